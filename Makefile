@@ -1,0 +1,52 @@
+# The two commands that matter: `make demo` runs the main job on this machine, `make test` passes the tests.
+# Both install what they need into .venv (Python) and node_modules (Azurite, the JavaScript SDK), and nothing elsewhere.
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check --quiet
+
+.PHONY: demo test check lint format install node lock clean
+
+demo: install
+	$(VENV)/bin/worker demo $(ARGS)
+
+test: install node
+	$(PY) -m pytest $(ARGS)
+
+check: install
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --no-cache
+
+format: install
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+install: $(VENV)/.installed
+node: tests/node/node_modules/.installed
+
+# The AMQP engine of the local hub is compiled; the check names the missing package before anything else fails.
+$(VENV)/.installed: pyproject.toml requirements/build.lock requirements/dev.lock .ci/check-compiler.sh
+	PYTHON="$(PYTHON)" sh .ci/check-compiler.sh
+	$(PYTHON) -m venv --clear $(VENV)
+	$(PIP) install --require-hashes -r requirements/build.lock
+	$(PIP) install --require-hashes --no-build-isolation -r requirements/dev.lock
+	$(PIP) install --no-deps --no-build-isolation --no-index -e .
+	@touch $@
+
+tests/node/node_modules/.installed: tests/node/package.json tests/node/package-lock.json
+	@command -v npm >/dev/null || { echo "make: npm is missing. Install Node.js 20 or newer (Debian: apt-get install nodejs npm; macOS: brew install node)." >&2; exit 1; }
+	npm --prefix tests/node ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+# Needs uv (https://docs.astral.sh/uv/); the locks are what is committed, uv's own file names the registry and is not.
+lock:
+	uv lock --quiet
+	uv export --quiet --no-header --no-annotate --no-emit-project --format requirements-txt --no-dev -o requirements/run.lock
+	uv export --quiet --no-header --no-annotate --no-emit-project --format requirements-txt --only-group build -o requirements/build.lock
+	uv export --quiet --no-header --no-annotate --no-emit-project --format requirements-txt --group dev --group build -o requirements/dev.lock
+
+clean:
+	rm -rf $(VENV) tests/node/node_modules .data build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

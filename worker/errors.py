@@ -1,0 +1,45 @@
+"""Errors, named by what is done about them. Anything else that is raised is a bug and stops the worker."""
+
+
+class WorkerError(Exception):
+    """The base of all: its text is one sentence for the operator and holds no secret."""
+
+
+class ConfigError(WorkerError):
+    """The user's input is wrong: every mistake is listed, nothing starts, exit code 2."""
+
+    def __init__(self, mistakes: list[str]) -> None:
+        self.mistakes = mistakes
+        super().__init__("\n".join(mistakes))
+
+
+class SinkUnavailable(WorkerError):
+    """The destination did not take the event this time: try again, no sooner than `retry_after_seconds`."""
+
+    def __init__(self, message: str, *, retry_after_seconds: float | None = None) -> None:
+        self.retry_after_seconds = retry_after_seconds
+        super().__init__(message)
+
+
+class Rejected(WorkerError):
+    """The destination will never take this event: it becomes a dead letter."""
+
+
+class Misconfigured(WorkerError):
+    """The destination refuses the worker itself (401, 403, 404): keep the events, pause the lane, say so."""
+
+
+class OutcomeUnknown(WorkerError):
+    """The request may have taken effect, or not: a sink with an idempotency key tries again."""
+
+
+class StoreUnavailable(WorkerError):
+    """The store cannot be reached now: try again later, nothing is lost meanwhile."""
+
+
+class Conflict(WorkerError):
+    """A conditional write met another version: someone else wrote in between."""
+
+
+class HubUnavailable(WorkerError):
+    """The hub cannot be reached, does not exist or refuses the credentials; `run` tries again with back-off."""

@@ -1,0 +1,129 @@
+"""The values that travel: from a raw Message of the hub to the Event that is decoded, ordered, routed and delivered.
+
+No I/O, no clock, no decisions: who decides is in the module named after the verb.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, NamedTuple, NewType
+
+PartitionId = NewType("PartitionId", str)
+"""The hub's name of a partition: "0" to "31"."""
+
+UnixSeconds = NewType("UnixSeconds", float)
+"""Seconds since 1970-01-01 UTC."""
+
+
+class Position(NamedTuple):
+    """Where an event stands in its partition: the message's sequence number, then the element's index in its array."""
+
+    sequence_number: int
+    element: int
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What the hub handed over, before anything is understood."""
+
+    partition: PartitionId
+    sequence_number: int
+    offset: str
+    """As the hub gave it. Opaque: in geo-replicated namespaces it is no number."""
+    enqueued_at: UnixSeconds
+    body: bytes
+    content_type: str | None = None
+    properties: Mapping[str, object] | None = None
+    """AMQP application properties; None where there are none."""
+    defect: str | None = None
+    """Why the body cannot be an event whatever its bytes say, for instance an AMQP map; it is then kept as JSON."""
+
+
+class Schema(StrEnum):
+    """The two envelopes that Event Grid delivers; the values are the words of `worker explain`."""
+
+    EVENT_GRID = "eventgrid"
+    CLOUD_EVENTS = "cloudevents"
+
+
+class OrderKind(StrEnum):
+    """What an event is ordered by, strongest first."""
+
+    SEQUENCER = "sequencer"
+    TIME = "time"
+    ARRIVAL = "arrival"
+
+
+class OrderKey(NamedTuple):
+    """Two keys of one kind stand in the order of their texts and tie when equal; keys of two kinds have no order.
+
+    sequencer: 64 lower-case hex digits. time: UTC with seven fraction digits, then for Azure ML runs "/" and the rank
+    of the run state. arrival: None.
+    """
+
+    kind: OrderKind
+    value: str | None
+
+
+class Subject(NamedTuple):
+    """What order is kept for: source with its case folded (ARM ids change case), subject as it came."""
+
+    source: str
+    subject: str
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One element of a message, understood."""
+
+    schema: Schema
+    id: str
+    type: str
+    source: str | None
+    """`topic` or `source` as it came; None where absent or null."""
+    subject: str | None
+    """As it came; None where absent or null."""
+    time: str | None
+    """As it came; None where absent or null. The comparable form is in `order_key`."""
+    data: Any
+    """The decoded `data`; None where absent or null; text or bytes where the producer sent neither JSON nor null."""
+    envelope: Mapping[str, Any]
+    """The whole element as it came, `data` included: what filters look names up in and what sinks convert."""
+    order_key: OrderKey
+    order_defect: str | None = None
+    """Why a stronger order key that is present could not be used ("sequencer", "time"); counted, not an error."""
+
+    @property
+    def key(self) -> Subject:
+        """Its place in the order stage."""
+        return Subject((self.source or "").casefold(), self.subject or "")
+
+
+@dataclass(frozen=True, slots=True)
+class BadEvent:
+    """An element, or a whole message, that is not an event; it becomes a dead letter."""
+
+    reason: str
+    """A short stable word for metrics and filters, such as "not_json" or "missing_id"."""
+    detail: str
+    """One sentence for the operator: what is wrong and where. Never the payload itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """An event with its place in the partition: what the order stage holds and releases."""
+
+    event: Event
+    message: Message
+    position: Position
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """An event whose turn has come."""
+
+    placed: Placed
+    late_by_ms: int | None = None
+    """None: in order. Else milliseconds from the release of its subject's newest event to this one's arrival."""
+    data_digest: str = ""
+    """Set on an event that equals an earlier one in everything but `data`: it is delivered under a key of its own."""

@@ -1,0 +1,41 @@
+"""The destinations: what a sink promises, and the table from a kind to what builds it.
+
+A sink makes one attempt and says how it ended; it never retries, sleeps or counts: that is the lane's work.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from worker.events import Released
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One event for one sink."""
+
+    released: Released
+    route: str
+    """The first route that named the sink: its options count."""
+    sink: str
+    idempotency_key: str
+    """SHA-256, hex: the same for re-sent copies, attempts, pods and restarts."""
+
+
+class Sink(Protocol):
+    """One destination. Instances are shared by all partitions of the process and used concurrently."""
+
+    async def open(self) -> None:
+        """Acquires what needs a running event loop (sessions, files)."""
+        ...
+
+    async def deliver(self, delivery: Delivery) -> None:
+        """Makes one attempt, bounded in time by the sink. Returning means that the destination accepted.
+
+        Raises SinkUnavailable (try again), Rejected (dead letter), Misconfigured (the lane pauses) or OutcomeUnknown.
+        Cancellation may come at any await and must leave nothing behind that harms the next attempt.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Releases what `open` acquired. Safe to call twice, and without `open`."""
+        ...
