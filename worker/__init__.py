@@ -2,7 +2,7 @@
 
 The modules in order of travel:
 
-source      the hub's messages, one bounded feed per partition
+hub, source the hub's messages, one bounded feed per partition; lease: whose it is
 pipeline    one partition from top to bottom; start reading here
 decode      bytes to events, or to a reason why not
 duplicates  re-sent events recognised
@@ -12,7 +12,9 @@ deliver     one lane per sink: order, concurrency, retries, giving up
 sinks       the destinations
 deadletters what was given up, kept
 progress    what is settled, and how far without a hole
-ownership   one generation of one partition: take, keep, hand over
+claim       one claim of a partition: takes it, runs its pipeline, leaves it
+ownership   the fence: one generation after the other, asked for and handed over
+keep        writes state and checkpoint, soon and not too often
 state       the partition state object, to and from bytes
 stores      where ownership, checkpoints, state and dead letters survive
 app         builds all of it, starts it, stops it in order

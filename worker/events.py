@@ -116,6 +116,9 @@ class Placed:
     event: Event
     message: Message
     position: Position
+    duplicate_key: bytes = b""
+    digest: str = ""
+    """What re-sent copies are recognised by: `keys.duplicate_key` and `keys.data_digest`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,153 @@
+"""One partition's pipeline on a fake store and fake sinks, in virtual time: what the tests of this folder play on."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import orjson
+
+from tests.fakes import FakeSink, MemoryStore
+from tests.virtual_time import settle_down
+from worker import state as codec
+from worker.claim import Claim
+from worker.config import LimitSettings, OrderSettings, StoreIntervals
+from worker.deadletters import DeadLetterWriter
+from worker.deliver import Lane
+from worker.events import Message, PartitionId, UnixSeconds
+from worker.health import Health
+from worker.metrics import Metrics
+from worker.pipeline import Parts
+from worker.route import Late, Routes, RouteSpec
+from worker.settings import SinkSettings
+from worker.state import PartitionState
+from worker.stores import DeadLetter, HubScope
+
+PARTITION = PartitionId("0")
+SCOPE = HubScope("hub.test", "events", "$Default")
+START = 1_700_000_000.0
+TOPIC = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Storage/storageAccounts/a"
+
+
+def blob_event(subject: str, sequencer: int, *, event_id: str | None = None, data: object = None) -> dict[str, Any]:
+    """An event with a sequencer; its id tells subject and place."""
+    return {
+        "id": event_id or f"{subject}-{sequencer}",
+        "topic": TOPIC,
+        "subject": subject,
+        "eventType": "Microsoft.Storage.BlobCreated",
+        "eventTime": "2026-01-01T00:00:00.0000000Z",
+        "data": {"sequencer": f"{sequencer:048x}", "content": data},
+        "dataVersion": "",
+        "metadataVersion": "1",
+    }
+
+
+def message(number: int, *events: object, at: float = 0.0, body: bytes | None = None) -> Message:
+    """The message with this sequence number, enqueued `at` seconds after the start."""
+    return Message(
+        partition=PARTITION,
+        sequence_number=number,
+        offset=str(number * 100),
+        enqueued_at=UnixSeconds(START + at),
+        body=orjson.dumps(list(events)) if body is None else body,
+    )
+
+
+class Stage:
+    """What pipelines of one test share; make a new one over the same `store` for another process."""
+
+    def __init__(
+        self,
+        sinks: dict[str, FakeSink] | None = None,
+        *,
+        store: MemoryStore | None = None,
+        window: float = 5,
+        late: Late = Late.DELIVER,
+        limits: dict[str, Any] | None = None,
+        lanes: dict[str, Any] | None = None,
+    ) -> None:
+        self.store = store or MemoryStore()
+        self.sinks = sinks or {"out": FakeSink()}
+        self.metrics = Metrics()
+        self.lease = True
+        self.letters = DeadLetterWriter(self.store, self.metrics)
+        self.lanes = {
+            name: Lane(
+                SinkSettings(name=name, kind="fake", **(lanes or {})),
+                sink,
+                give_up_after_seconds=3600,
+                metrics=self.metrics,
+                seed=1,
+            )
+            for name, sink in self.sinks.items()
+        }
+        routes = Routes([RouteSpec(f"to-{name}", (name,), None, None, late) for name in self.sinks])
+        self.parts = Parts(
+            store=self.store,
+            scope=SCOPE,
+            routes=routes,
+            lanes=self.lanes,
+            dead_letters=self.letters,
+            order=OrderSettings(window_seconds=window),
+            limits=LimitSettings(**(limits or {})),
+            intervals=StoreIntervals(),
+            metrics=self.metrics,
+            health=Health(limit_seconds=30, clock=lambda: asyncio.get_running_loop().time()),
+            lease_valid=lambda _: self.lease,
+        )
+        self.running: list[asyncio.Task[None]] = []
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator["Stage"]:
+        """Lanes and the dead-letter writer work inside, as long as the process would."""
+        tasks = [asyncio.create_task(lane.run()) for lane in self.lanes.values()]
+        tasks.append(asyncio.create_task(self.letters.run()))
+        try:
+            yield self
+        finally:
+            for task in (*tasks, *self.running):
+                task.cancel()
+            for task in (*tasks, *self.running):
+                with suppress(asyncio.CancelledError):
+                    await task
+
+    async def begin(self, claimant: str = "first", *, taken: bool = True) -> Claim:
+        """A pipeline that has taken the partition (or asks for it)."""
+        claim = Claim(PARTITION, claimant, self.parts)
+        self.running.append(asyncio.create_task(claim.run(), name=claimant))
+        while taken and claim.tenure is None:
+            await asyncio.sleep(0.05)
+        await settle_down()
+        return claim
+
+    async def play(self, claim: Claim, *messages: Message, last: int | None = None) -> None:
+        """Hands messages over as the SDK would, and lets everything run that needs no time."""
+        newest = max(each.sequence_number for each in messages) if last is None else last
+        await claim.feed.put(list(messages), newest)
+        await settle_down()
+
+    async def end(self, claim: Claim) -> None:
+        """Closes the pipeline and waits until it has left the partition."""
+        claim.close()
+        await claim.done.wait()
+        await settle_down()
+
+    async def checkpoint(self) -> int | None:
+        """The sequence number of the stored checkpoint."""
+        stored: Iterable[dict[str, Any]] = await self.store.list_checkpoints(*SCOPE)
+        return next((each["sequence_number"] for each in stored), None)
+
+    async def state(self) -> PartitionState:
+        """The stored partition state."""
+        stored = await self.store.read_state(PARTITION)
+        assert stored is not None
+        return codec.decode(stored.payload)
+
+    async def dead_letters(self) -> list[DeadLetter]:
+        """All dead letters."""
+        return [each async for each in self.store.dead_letters()]
+
+    def count(self, metric: str, **labels: str) -> float:
+        """A metric's value, 0 where it was never counted."""
+        return self.metrics.registry.get_sample_value(metric, labels) or 0.0

@@ -1,0 +1,112 @@
+"""The hub: how it is reached, whether it answers, and where each partition begins. Receives nothing; `source` does."""
+
+import asyncio
+from typing import Any
+
+import structlog
+from azure.core.credentials_async import AsyncTokenCredential
+from azure.eventhub.aio import CheckpointStore, EventHubConsumerClient
+from azure.eventhub.exceptions import AuthenticationError, ConnectError, EventHubError
+
+from worker.config import SourceSettings
+from worker.connections import hub_address
+from worker.errors import HubUnavailable
+from worker.settings import Secret
+from worker.stores import HubScope
+
+_log = structlog.get_logger()
+
+_ANSWER_SECONDS = 10.0
+"""How long the hub may take to answer; the SDK itself waits for ever when a peer accepts and says nothing."""
+_RETRIES = 10_000
+"""The SDK never resets its count of errors while it owns a partition: a small number ends every partition in time."""
+
+
+class Hub:
+    """One hub and consumer group, as the configuration names it."""
+
+    def __init__(self, settings: SourceSettings, credential: AsyncTokenCredential | None) -> None:
+        self._settings = settings
+        self._credential = credential
+        self._secret = Secret.of(settings, "connection_string")
+        namespace = hub_address(self._secret.read()).namespace if self._secret else settings.namespace
+        assert namespace is not None  # the configuration has one of the two
+        self.scope = HubScope(namespace, settings.hub, settings.consumer_group)
+
+    def connect(self, checkpoints: CheckpointStore | None = None, *, retries: int = _RETRIES) -> EventHubConsumerClient:
+        """A new client; with a store it shares the partitions with the others that use it."""
+        settings = self._settings
+        options: dict[str, Any] = {
+            "checkpoint_store": checkpoints,
+            "load_balancing_interval": settings.balance_interval_seconds,
+            "partition_ownership_expiration_interval": settings.ownership_expiry_seconds,
+            "retry_total": retries,
+            # Without it the service sends no heartbeats: a half-open connection is noticed after a quarter of an hour.
+            "idle_timeout": settings.idle_timeout_seconds,
+        }
+        if self._secret:
+            return EventHubConsumerClient.from_connection_string(
+                self._secret.read(), self.scope.consumer_group, eventhub_name=self.scope.hub, **options
+            )
+        assert self._credential is not None
+        return EventHubConsumerClient(
+            self.scope.namespace, self.scope.hub, self.scope.consumer_group, self._credential, **options
+        )
+
+    async def prepare(self, checkpoints: CheckpointStore) -> None:
+        """Asks the hub, and fixes where every partition begins. Raises HubUnavailable, StoreUnavailable."""
+        client = self.connect(retries=0)
+        try:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                partitions = await client.get_partition_ids()
+                _log.info("hub reached", hub=self.scope.hub, namespace=self.scope.namespace, partitions=len(partitions))
+                await self._write_first_checkpoints(client, partitions, checkpoints)
+        except (EventHubError, TimeoutError, OSError) as error:
+            raise HubUnavailable(explain(error, self.scope)) from None
+        finally:
+            await client.close()
+
+    async def _write_first_checkpoints(
+        self, client: EventHubConsumerClient, partitions: list[str], checkpoints: CheckpointStore
+    ) -> None:
+        """Fixes where a partition begins that has no checkpoint yet.
+
+        Scalers count a partition without one as wholly unread, and "latest" must not mean something else at each try.
+        """
+        if not isinstance(self._settings.start, str):
+            return  # the offset of a time is not known before something of that time was read
+        known = {each["partition_id"] for each in await checkpoints.list_checkpoints(*self.scope)}
+        for partition in partitions:
+            if partition not in known:
+                seen = await client.get_partition_properties(partition)
+                await checkpoints.update_checkpoint(self._first_checkpoint(partition, seen))
+
+    def _first_checkpoint(self, partition: str, seen: dict[str, Any]) -> dict[str, Any]:
+        latest = self._settings.start == "latest" and not seen["is_empty"]
+        last, first = seen["last_enqueued_sequence_number"], seen["beginning_sequence_number"]
+        return {
+            "fully_qualified_namespace": self.scope.namespace,
+            "eventhub_name": self.scope.hub,
+            "consumer_group": self.scope.consumer_group,
+            "partition_id": partition,
+            "offset": str(seen["last_enqueued_offset"]) if latest else "-1",
+            "sequence_number": last if latest else first - 1,
+        }
+
+
+def explain(error: Exception, scope: HubScope) -> str:
+    """What is wrong and what to do, in one sentence."""
+    where = f"hub {scope.hub!r} at {scope.namespace}"
+    match error:
+        case AuthenticationError():
+            return f"{where} refuses the credentials: check the key or the role (Azure Event Hubs Data Receiver)"
+        case TimeoutError():
+            return f"{where} does not answer within {_ANSWER_SECONDS:g} s: check the network and the port"
+        case ConnectError():
+            return f"{where} cannot be reached: check the namespace, the port and the network ({one_line(error)})"
+    return f"{where} cannot be read: {one_line(error)}"
+
+
+def one_line(error: Exception) -> str:
+    """The error's text on one line, shortened."""
+    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -1,0 +1,119 @@
+"""Keeps a partition's state and checkpoint: soon after something settled, and not too often. Decides nothing else."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+
+from worker.config import StoreIntervals
+from worker.errors import StoreUnavailable
+from worker.metrics import Metrics
+from worker.ownership import Tenure
+from worker.stores import HubScope, Store
+
+_log = structlog.get_logger()
+
+_BEAT_SECONDS = 5.0
+_LONGEST_RETRY_SECONDS = 15.0
+
+
+class Keeper:
+    """Writes one partition's state, then its checkpoint, one write at a time."""
+
+    def __init__(
+        self,
+        tenure: Tenure,
+        store: Store,
+        scope: HubScope,
+        *,
+        snapshot: Callable[[], dict[str, Any]],
+        intervals: StoreIntervals,
+        metrics: Metrics,
+    ) -> None:
+        self._tenure = tenure
+        self._store = store
+        self._scope = scope
+        self._snapshot = snapshot
+        self._intervals = intervals
+        self._metrics = metrics
+        self._changed = asyncio.Event()
+        self._checkpointed = tenure.state.watermark
+        self._checkpoint_due = 0.0
+        self._failures = 0
+
+    def changed(self) -> None:
+        """Says that there is something to write."""
+        self._changed.set()
+
+    async def run(self, beat: Callable[[], None]) -> None:
+        """Works until it is cancelled. Raises Fenced when another generation has begun."""
+        while True:
+            beat()
+            if not await self._something_to_write():
+                continue
+            began = asyncio.get_running_loop().time()
+            try:
+                if self._changed.is_set():
+                    await self.save()
+                await self._checkpoint_if_due()
+            except StoreUnavailable as error:
+                await self._wait_for_store(error)
+            else:
+                self._failures = 0
+                # At once when it was quiet, at most once an interval under load.
+                await asyncio.sleep(began + self._intervals.state_interval_seconds - asyncio.get_running_loop().time())
+
+    async def save(self, **changes: Any) -> None:
+        """Writes the state as it is now. Raises Fenced or StoreUnavailable."""
+        self._changed.clear()
+        try:
+            await self._tenure.save(**self._snapshot(), **changes)
+        except StoreUnavailable:
+            self._changed.set()
+            self._metrics.state_writes.labels(self._tenure.partition, "failed").inc()
+            raise
+        self._metrics.state_writes.labels(self._tenure.partition, "written").inc()
+
+    async def checkpoint(self) -> None:
+        """Moves the checkpoint to the watermark last saved. After the state, never before: the state is the fence."""
+        watermark = self._tenure.state.watermark
+        if watermark is not None and watermark != self._checkpointed:
+            await self._store.checkpoints.update_checkpoint(
+                {
+                    "fully_qualified_namespace": self._scope.namespace,
+                    "eventhub_name": self._scope.hub,
+                    "consumer_group": self._scope.consumer_group,
+                    "partition_id": self._tenure.partition,
+                    "offset": watermark.offset,
+                    "sequence_number": watermark.sequence_number,
+                }
+            )
+            self._checkpointed = watermark
+            self._metrics.checkpoint_sequence.labels(self._tenure.partition).set(watermark.sequence_number)
+        self._metrics.checkpoint_time.labels(self._tenure.partition).set(time.time())
+
+    async def _something_to_write(self) -> bool:
+        """Waits until the state changed, or a checkpoint that was put off is due."""
+        wait_seconds = _BEAT_SECONDS
+        if self._tenure.state.watermark != self._checkpointed:
+            wait_seconds = min(wait_seconds, max(0.0, self._checkpoint_due - asyncio.get_running_loop().time()))
+        try:
+            async with asyncio.timeout(wait_seconds):
+                await self._changed.wait()
+        except TimeoutError:
+            return self._tenure.state.watermark != self._checkpointed
+        return True
+
+    async def _checkpoint_if_due(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if now >= self._checkpoint_due:
+            await self.checkpoint()
+            self._checkpoint_due = now + self._intervals.checkpoint_interval_seconds
+
+    async def _wait_for_store(self, error: StoreUnavailable) -> None:
+        self._failures += 1
+        if self._failures == 1:
+            _log.error("state not saved, deliveries go on", partition=self._tenure.partition, error=str(error))
+        await asyncio.sleep(min(_LONGEST_RETRY_SECONDS, 0.5 * 2.0 ** min(self._failures, 10)))

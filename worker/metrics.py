@@ -1,0 +1,99 @@
+"""Every metric of the worker, with its labels and a sentence. Never a subject or an event id as a label.
+
+One instance a process, passed to who counts; nothing here decides anything.
+"""
+
+import platform
+from importlib.metadata import version
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+_DELIVERY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+
+class Metrics:
+    """The worker's metrics in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        self._input()
+        self._order()
+        self._output()
+        self._ownership()
+        build = self._gauge("build_info", "Always 1; the labels say what is running.", "version", "python")
+        build.labels(version("event-grid-worker"), platform.python_version()).set(1)
+
+    def _input(self) -> None:
+        self.received = self._counter(
+            "received_messages", "Messages taken from the hub, repeats excluded.", "partition"
+        )
+        self.repeated = self._counter(
+            "repeated_messages", "Messages dropped because the SDK handed them over before (reconnect).", "partition"
+        )
+        self.decoded = self._counter("decoded_events", "Events decoded, by envelope.", "partition", "schema")
+        self.bad = self._counter("bad_events", "Events or messages that could not be decoded.", "partition", "reason")
+        self.weak_order = self._counter(
+            "weak_order_events", "Events whose sequencer or time was there but unusable.", "partition", "key"
+        )
+        self.source_errors = self._counter(
+            "source_errors",
+            "Errors the Event Hubs client reported; partition is empty for the load balancer.",
+            "partition",
+        )
+        self.lag_events = self._gauge("lag_events", "Messages enqueued and not settled.", "partition")
+        self.lag_seconds = self._gauge(
+            "lag_seconds", "Age of the oldest message read and not settled; 0 when there is none.", "partition"
+        )
+
+    def _order(self) -> None:
+        self.held = self._gauge("held_events", "Events held by the order stage.", "partition")
+        self.released = self._counter("released_events", "Events whose turn came.", "partition")
+        self.released_early = self._counter(
+            "released_early_events",
+            "Events released before their window ended, because limits.held was reached.",
+            "partition",
+        )
+        self.kind_changes = self._counter(
+            "order_kind_changes", "Events ordered by another kind of key than their subject's last.", "partition"
+        )
+        self.late = self._counter("late_events", "Events that came after a later one of their subject.", "partition")
+        self.duplicates = self._counter(
+            "duplicate_events", "Re-sent events; same: dropped, other_data: delivered.", "partition", "kind"
+        )
+
+    def _output(self) -> None:
+        self.settled = self._counter("settled_events", "Events done with, by how.", "partition", "outcome")
+        self.in_flight = self._gauge("in_flight_events", "Events released and not settled.", "partition")
+        self.deliveries = self._counter("deliveries", "Attempts to deliver, by how they ended.", "sink", "outcome")
+        self.delivery_seconds = Histogram(
+            "worker_delivery_seconds",
+            "Time of one attempt.",
+            ["sink"],
+            buckets=_DELIVERY_BUCKETS,
+            registry=self.registry,
+        )
+        self.lane_queued = self._gauge("lane_queued_events", "Deliveries that wait or are being tried.", "sink")
+        self.lane_paused = self._gauge("lane_paused", "1 while a lane is paused.", "sink")
+        self.dead_letters = self._counter("dead_letters", "Dead letters written.", "reason", "sink")
+
+    def _ownership(self) -> None:
+        self.owned = self._gauge("partitions_owned", "Partitions this process holds a generation of.")
+        self.generation = self._gauge("partition_generation", "Generation held; 0 when not held.", "partition")
+        self.ownership_changes = self._counter(
+            "ownership_changes", "Partitions taken and given up.", "partition", "change"
+        )
+        self.state_writes = self._counter("state_writes", "Writes of a partition's state.", "partition", "outcome")
+        self.checkpoint_sequence = self._gauge("checkpoint_sequence_number", "Last checkpoint written.", "partition")
+        self.checkpoint_time = self._gauge(
+            "checkpoint_timestamp_seconds", "When the checkpoint was last known to be up to date.", "partition"
+        )
+
+    def _counter(self, name: str, sentence: str, *labels: str) -> Counter:
+        return Counter(f"worker_{name}", sentence, labels, registry=self.registry)
+
+    def _gauge(self, name: str, sentence: str, *labels: str) -> Gauge:
+        return Gauge(f"worker_{name}", sentence, labels, registry=self.registry)
