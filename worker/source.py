@@ -162,7 +162,7 @@ def _message(partition: PartitionId, event: EventData) -> Message:
         enqueued_at=UnixSeconds(enqueued.timestamp() if enqueued else time.time()),
         body=body,
         content_type=event.content_type,
-        properties=event.properties or None,  # type: ignore[arg-type]  # the SDK's keys are bytes or str
+        properties={_text(key): value for key, value in event.properties.items()} if event.properties else None,
         defect=defect,
     )
 
@@ -189,9 +189,14 @@ def _plain(value: Any) -> Any:
         case list() | tuple():
             return [_plain(each) for each in value]
         case bytes() | bytearray():
-            return bytes(value).decode("utf-8", "backslashreplace")
+            return _text(bytes(value))
         case None | bool() | float():
             return value
         case int() if abs(value) < 2**63:
             return value
     return str(value)
+
+
+def _text(value: str | bytes) -> str:
+    """The SDK gives names as bytes, whatever the sender wrote."""
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
