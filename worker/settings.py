@@ -5,7 +5,9 @@ their own settings without knowing the rest.
 """
 
 import os
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,13 +22,31 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def beside(folder: Path, path: Path) -> Path:
+    """A path as it stands in a file of this folder; a ~ that leads nowhere is an ordinary name."""
+    with suppress(RuntimeError):
+        path = path.expanduser()
+    return folder / path
+
+
 def _beside_its_file(path: Path, info: ValidationInfo) -> Path:
-    folder: Path = (info.context or {}).get("folder", Path())
-    return folder / path.expanduser()
+    if path == Path():
+        raise ValueError("is empty; write a path")
+    return beside((info.context or {}).get("folder", Path()), path)
 
 
 FilePath = Annotated[Path, AfterValidator(_beside_its_file)]
 """A path in a configuration file: relative to the folder of that file (validation context "folder")."""
+
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+NO_ENV_NAME = "is no name of an environment variable; the secret itself must not stand in this file"
+
+
+def is_env_name(text: str) -> bool:
+    """Whether an environment variable can have this name."""
+    return _ENV_NAME.fullmatch(text) is not None
 
 
 class Secret:
@@ -46,31 +66,58 @@ class Secret:
         self._environ = environ
 
     @classmethod
-    def of(cls, settings: BaseModel, key: str) -> "Secret | None":
+    def of(cls, settings: BaseModel, key: str, *, environ: Mapping[str, str] = os.environ) -> "Secret | None":
         """The secret behind `<key>_env` or `<key>_file` of a section, or None where neither is set."""
         env: str | None = getattr(settings, f"{key}_env", None)
         file: Path | None = getattr(settings, f"{key}_file", None)
-        return cls(key, env=env, file=file) if env or file else None
+        return cls(key, env=env, file=file, environ=environ) if env or file else None
+
+    @property
+    def source(self) -> str:
+        """The configuration key that says where the value is."""
+        return f"{self._key}_env" if self.env is not None else f"{self._key}_file"
 
     def read(self) -> str:
         """The value. Raises ConfigError that names the variable or file, never the value."""
         if self.env is not None:
-            value = self._environ.get(self.env, "")
-            if not value:
-                raise ConfigError([f"{self._key}_env: the environment variable {self.env} is not set"])
-            return value
+            return self._from_environment(self.env)
         assert self.file is not None
-        try:
-            value = self.file.read_text(encoding="utf-8").removesuffix("\n").removesuffix("\r")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-            raise ConfigError([f"{self._key}_file: {self.file} cannot be read: {reason}"]) from None
+        return self._from_file(self.file)
+
+    def _from_environment(self, name: str) -> str:
+        if not is_env_name(name):
+            raise ConfigError([f"{self.source}: {NO_ENV_NAME}"])
+        value = self._environ.get(name, "")
         if not value:
-            raise ConfigError([f"{self._key}_file: {self.file} is empty"])
+            raise ConfigError([f"{self.source}: the environment variable {name} is not set; set it, or name another"])
+        return value
+
+    def _from_file(self, file: Path) -> str:
+        # A connection string or a URL that was written where a path belongs must not come out again.
+        shown = str(file) if re.fullmatch(r"[\w./~ -]+", str(file)) else "the file"
+        try:
+            value = file.read_text(encoding="utf-8").removesuffix("\n").removesuffix("\r")
+        except UnicodeDecodeError:
+            raise ConfigError([f"{self.source}: {shown} is not UTF-8 text; write the secret again"]) from None
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or "its name is no path"
+            raise ConfigError([f"{self.source}: {shown} cannot be read: {reason}"]) from None
+        if not value:
+            raise ConfigError([f"{self.source}: {shown} is empty; write the secret into it"])
         return value
 
     def __repr__(self) -> str:
-        return f"Secret({self._key!r}, {self.env or self.file})"
+        return f"Secret({self.source})"
+
+
+def secret_keys(settings: type[BaseModel]) -> list[str]:
+    """The secrets of a section: every key that can be given as `<key>_env` or as `<key>_file`."""
+    fields = settings.model_fields
+    return [
+        name.removesuffix("_env")
+        for name in fields
+        if name.endswith("_env") and f"{name.removesuffix('_env')}_file" in fields
+    ]
 
 
 class RetrySettings(Settings):
@@ -101,6 +148,6 @@ def one_of(values: Mapping[str, Any], *keys: str, required: bool = True) -> None
     """Raises ValueError unless exactly one (or, not required, at most one) of the keys has a value."""
     given = [key for key in keys if values.get(key) is not None]
     if len(given) > 1:
-        raise ValueError(f"{' and '.join(given)} exclude each other: keep one")
+        raise ValueError(f"{' and '.join(given)} exclude each other; keep one")
     if required and not given:
-        raise ValueError(f"one of {', '.join(keys)} is needed")
+        raise ValueError(f"one of {', '.join(keys)} is needed; add it")

@@ -1,0 +1,355 @@
+"""Bad configurations: one change to a good one each, and how the mistake is said."""
+
+from typing import NamedTuple
+
+from tests.unit.configurations import CONNECTION
+
+
+class Bad(NamedTuple):
+    """A change to one of the good files, and how the mistake it makes is said."""
+
+    file: str
+    old: str
+    new: str
+    mistake: str
+
+
+LIST = "must be a list: [first, second], or one line with '- ' for each"
+SECTION = "must be a section: keys and values, indented below it"
+BAD = [
+    # Keys
+    Bad("worker", "  hub:", "  hob:", "worker.yaml:3: source.hob: there is no such key; did you mean hub?"),
+    Bad(
+        "worker",
+        "  path: data/worker.db",
+        "  paht: x",
+        "worker.yaml:6: store.paht: there is no such key; did you mean path?",
+    ),
+    Bad("worker", "store:", "stroe: 1\nstore:", "worker.yaml:4: stroe: there is no such key; did you mean store?"),
+    Bad(
+        "worker",
+        "store:",
+        "limits: {inflight: 1}\nstore:",
+        "worker.yaml:4: limits.inflight: there is no such key; did you mean in_flight?",
+    ),
+    Bad(
+        "worker",
+        "store:",
+        "dead_letters: {keep_days: 1}\nstore:",
+        "worker.yaml:4: dead_letters: there is no such key; write one of",
+    ),
+    Bad(
+        "worker",
+        "connection_string_env: HUB",
+        f"connection_string: {CONNECTION}",
+        "worker.yaml:2: source.connection_string: secrets do not stand in this file; name an "
+        "environment variable in connection_string_env or a file in connection_string_file",
+    ),
+    Bad(
+        "routes",
+        "    sinks: [out]",
+        "    sink: [out]",
+        "routes.yaml:12: routes[0].sink: there is no such key; did you mean sinks?",
+    ),
+    Bad(
+        "routes",
+        "    url_env: OUT",
+        "    url_env: OUT\n    timeout: 1",
+        "routes.yaml:5: sinks[0].timeout: there is no such key; did you mean timeout_seconds?",
+    ),
+    Bad("routes", "routes:", "rules: []\nroutes:", "routes.yaml:8: rules: there is no such key; did you mean routes?"),
+    # Sections
+    Bad("worker", "store:\n  kind: sqlite\n  path: data/worker.db\n", "", "worker.yaml:1: store: is missing; add it"),
+    Bad("worker", "store:", "order: 5\nstore:", f"worker.yaml:4: order: {SECTION}"),
+    Bad("worker", "store:", "http:\nstore:", f"worker.yaml:4: http: {SECTION}"),
+    Bad("routes", "  - name: failed\n", "  - just text\n  - name: failed\n", f"routes.yaml:9: routes[0]: {SECTION}"),
+    Bad("routes", "    sinks: [out]", "    sinks: out", f"routes.yaml:12: routes[0].sinks: {LIST}"),
+    Bad(
+        "routes",
+        "    sinks: [out]",
+        "    sinks: []",
+        "routes.yaml:12: routes[0].sinks: has too few entries; write at least 1",
+    ),
+    Bad(
+        "routes",
+        "    sinks: [out]",
+        "    sinks: [out]\n    sources: []",
+        "routes.yaml:13: routes[0].sources: has too few entries; write at least 1",
+    ),
+    Bad(
+        "routes",
+        "    filter:\n      includedEventTypes: [Some.Type]",
+        "    filter: Some.Type",
+        f"routes.yaml:10: routes[0].filter: {SECTION}",
+    ),
+    # Values
+    Bad(
+        "worker",
+        "store:",
+        'http: {port: "8080"}\nstore:',
+        "worker.yaml:4: http.port: must be a whole number, without quotes",
+    ),
+    Bad("worker", "store:", "http: {port: eighty}\nstore:", "worker.yaml:4: http.port: must be a whole number"),
+    Bad("worker", "store:", "http: {port: 1.5}\nstore:", "worker.yaml:4: http.port: must be a whole number"),
+    Bad("worker", "store:", "http: {port: true}\nstore:", "worker.yaml:4: http.port: must be a whole number"),
+    Bad("worker", "store:", "http: {port: 65536}\nstore:", "worker.yaml:4: http.port: must be at most 65535"),
+    Bad("worker", "store:", "http: {port: -1}\nstore:", "worker.yaml:4: http.port: must be at least 0"),
+    Bad(
+        "worker",
+        "store:",
+        "http: {host: 127}\nstore:",
+        "worker.yaml:4: http.host: must be text; put it in quotes if it looks like a number or a word such as true",
+    ),
+    Bad(
+        "worker",
+        "store:",
+        "http: {host: ''}\nstore:",
+        "worker.yaml:4: http.host: is empty; write a value, or leave the key out",
+    ),
+    Bad("worker", "store:", "limits: {in_flight: 0}\nstore:", "worker.yaml:4: limits.in_flight: must be at least 1"),
+    Bad(
+        "worker", "store:", "order: {memory_hours: 0}\nstore:", "worker.yaml:4: order.memory_hours: must be more than 0"
+    ),
+    Bad(
+        "worker",
+        "store:",
+        "order: {window_seconds: auto}\nstore:",
+        "worker.yaml:4: order.window_seconds: auto is not available in this version; write a "
+        "number of seconds, such as 5",
+    ),
+    Bad(
+        "worker",
+        "store:",
+        "order: {window_seconds: automatic}\nstore:",
+        "worker.yaml:4: order.window_seconds: must be a number",
+    ),
+    Bad(
+        "worker",
+        "store:",
+        "order: {late: dropp}\nstore:",
+        "worker.yaml:4: order.late: cannot be dropp; did you mean drop?",
+    ),
+    Bad(
+        "routes",
+        "late: drop",
+        "late: xyz",
+        "routes.yaml:15: routes[1].late: cannot be xyz; write one of deliver, drop, dead_letter",
+    ),
+    Bad(
+        "worker",
+        "hub: ml-events",
+        "hub: ml-events\n  start: yesterday",
+        "worker.yaml:4: source.start: is not a start; write earliest, latest or a time such as 2026-01-31T06:00:00Z",
+    ),
+    Bad(
+        "worker",
+        "hub: ml-events",
+        "hub: -x",
+        "worker.yaml:3: source.hub: has a character or a length that is not allowed; it must match ^[A-Za-z0-9]",
+    ),
+    Bad(
+        "routes",
+        "url_env: OUT",
+        "url_env: OUT\n    paused: yes",
+        "routes.yaml:5: sinks[0].paused: must be true or false, without quotes",
+    ),
+    Bad("worker", "path: data/worker.db", "path: ''", "worker.yaml:6: store.path: is empty; write a path"),
+    # Alternatives and kinds
+    Bad(
+        "worker", "kind: sqlite", "kind: sqllite", "worker.yaml:5: store.kind: cannot be sqllite; did you mean sqlite?"
+    ),
+    Bad("worker", "  kind: sqlite\n", "", "worker.yaml:4: store: has no kind; add the line `kind: …`"),
+    Bad(
+        "routes",
+        "kind: webhook",
+        "kind: webhok",
+        "routes.yaml:3: sinks[0].kind: there is no kind webhok; did you mean webhook?",
+    ),
+    Bad("routes", "    kind: webhook\n", "", "routes.yaml:2: sinks[0]: has no kind; write one of file, log, webhook"),
+    Bad(
+        "worker",
+        "  connection_string_env: HUB\n",
+        "",
+        "worker.yaml:1: source.namespace: one of connection_string_env, "
+        "connection_string_file, namespace is needed; add it",
+    ),
+    Bad(
+        "worker",
+        "  hub:",
+        "  namespace: a.example.org\n  hub:",
+        "worker.yaml:3: source.namespace: connection_string_env and namespace exclude each other; keep one",
+    ),
+    Bad(
+        "worker",
+        "connection_string_env: HUB",
+        "namespace: sb://team.servicebus.windows.net/",
+        "worker.yaml:2: source.namespace: is not a full host name; write "
+        "NAME.servicebus.windows.net, without sb:// and /",
+    ),
+    Bad(
+        "worker",
+        "connection_string_env: HUB",
+        "namespace: team",
+        "worker.yaml:2: source.namespace: is not a full host name; write "
+        "NAME.servicebus.windows.net, without sb:// and /",
+    ),
+    Bad(
+        "worker",
+        "kind: sqlite\n  path: data/worker.db",
+        "kind: blob\n  container: c-1\n  account_url: https://a.blob.core.windows.net/?sig=hunter2",
+        "worker.yaml:7: store.account_url: is not of the form https://NAME.blob.core.windows.net",
+    ),
+    Bad(
+        "worker",
+        "kind: sqlite\n  path: data/worker.db",
+        "kind: blob\n  container: c-1\n  account_url: http://10.0.0.1:10000/x",
+        "worker.yaml:7: store.account_url: is not of the form https://NAME.blob.core.windows.net",
+    ),
+    Bad(
+        "worker",
+        "kind: sqlite\n  path: data/worker.db",
+        "kind: blob\n  container: C\n  account_url: https://a.b.net",
+        "worker.yaml:6: store.container: is not the name of a container; write 3 to 63 small "
+        "letters, digits and single hyphens",
+    ),
+    Bad(
+        "worker",
+        "kind: sqlite\n  path: data/worker.db",
+        "kind: blob\n  container: c-1",
+        "worker.yaml:4: store.account_url: one of connection_string_env, "
+        "connection_string_file, account_url is needed; add it",
+    ),
+    # References and names
+    Bad(
+        "routes",
+        "sinks: [out]",
+        "sinks: [oud]",
+        "routes.yaml:12: routes[0].sinks[0]: there is no sink oud; did you mean out?",
+    ),
+    Bad(
+        "routes",
+        "name: all",
+        "name: failed",
+        "routes.yaml:13: routes[1].name: failed is used twice (first on line 9); choose another name",
+    ),
+    Bad(
+        "routes",
+        "sinks: [out]",
+        "sinks: [out]\n  - {name: audit, kind: log}",
+        "routes.yaml:13: routes[1].kind: there is no such key",
+    ),
+    Bad(
+        "routes",
+        "routes:",
+        "  - {name: out, kind: log}\nroutes:",
+        "routes.yaml:8: sinks[2].name: out is used twice (first on line 2); choose another name",
+    ),
+    Bad(
+        "routes",
+        "name: all",
+        "name: ' '",
+        "routes.yaml:13: routes[1].name: has a character or a length that is not allowed",
+    ),
+    # Filters
+    Bad("routes", "includedEventTypes", "includedEventType", "routes.yaml:11: routes[0].filter.includedEventType: "),
+    Bad(
+        "routes",
+        "[Some.Type]",
+        "[Some.Type]\n      advancedFilters: [{operatorType: StringIs, key: data.x, values: [a]}]",
+        "routes.yaml:12: routes[0].filter.advancedFilters[0].operatorType: ",
+    ),
+    # Intervals
+    Bad(
+        "worker",
+        "  hub:",
+        "  ownership_expiry_seconds: 7\n  hub:",
+        "worker.yaml:3: source.ownership_expiry_seconds: ownership_expiry_seconds must be at "
+        "least 4 times balance_interval_seconds, because attempts stop two "
+        "intervals before the ownership expires and a renewal may fail; write 8 or more, or a shorter interval",
+    ),
+    Bad(
+        "worker",
+        "  hub:",
+        "  balance_interval_seconds: 6\n  hub:",
+        "worker.yaml:3: source.balance_interval_seconds: ownership_expiry_seconds must be at least 4 times",
+    ),
+    Bad(
+        "worker",
+        "store:",
+        "limits: {hand_over_seconds: 1.5}\nstore:",
+        "worker.yaml:4: limits.hand_over_seconds: limits.hand_over_seconds must be more than "
+        "store.state_interval_seconds and half a second, because an owner that "
+        "is alive takes so long to answer; write more than 1.5, or a shorter interval",
+    ),
+    Bad(
+        "worker",
+        "  path:",
+        "  state_interval_seconds: 5\n  path:",
+        "worker.yaml:6: store.state_interval_seconds: limits.hand_over_seconds must be more "
+        "than store.state_interval_seconds and half a second",
+    ),
+    Bad(
+        "worker",
+        "store:",
+        "order: {window_seconds: 43200}\nstore:",
+        "worker.yaml:4: order.window_seconds: order.window_seconds must be less than half of source.retention_hours",
+    ),
+    Bad(
+        "worker",
+        "store:",
+        "order: {memory_hours: 0.001}\nstore:",
+        "worker.yaml:4: order.memory_hours: memory_hours must not be shorter than window_seconds",
+    ),
+    Bad(
+        "routes",
+        "    url_env: OUT",
+        "    url_env: OUT\n    retry: {give_up_after_seconds: 86395}",
+        "routes.yaml:5: sinks[0].retry.give_up_after_seconds: must be less than 86395 "
+        "(source.retention_hours, less order.window_seconds)",
+    ),
+    # Secrets
+    Bad(
+        "worker",
+        "connection_string_env: HUB",
+        "connection_string_env: NO_HUB",
+        "worker.yaml:2: source.connection_string_env: the environment variable NO_HUB is not "
+        "set; set it, or name another",
+    ),
+    Bad(
+        "worker",
+        "connection_string_env: HUB",
+        f"connection_string_env: {CONNECTION}",
+        "worker.yaml:2: source.connection_string_env: is no name of an environment variable; "
+        "the secret itself must not stand in this file",
+    ),
+    Bad(
+        "worker",
+        "connection_string_env: HUB",
+        "connection_string_file: secret",
+        "worker.yaml:2: source.connection_string_file: secret cannot be read: No such file or directory",
+    ),
+    Bad(
+        "worker",
+        "connection_string_env: HUB",
+        "connection_string_env: OUT",
+        "worker.yaml:2: source.connection_string_env: the connection string is no connection string",
+    ),
+    Bad(
+        "routes",
+        "url_env: OUT",
+        "url_env: NO_OUT",
+        "routes.yaml:4: sinks[0].url_env: the environment variable NO_OUT is not set; set it, or name another",
+    ),
+    Bad(
+        "routes",
+        "url_env: OUT",
+        "url_env: OUT\n    headers_env: {A: OUT, B: NO_OUT}",
+        "routes.yaml:5: sinks[0].headers_env.B: the environment variable NO_OUT is not set",
+    ),
+    Bad(
+        "routes",
+        "url_env: OUT",
+        "url: https://x.example.org/?code=hunter2",
+        "routes.yaml:4: sinks[0].url: the URL has a query",
+    ),
+]

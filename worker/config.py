@@ -1,0 +1,237 @@
+"""The configuration: worker.yaml and routes.yaml with environment and secret files, read into frozen values.
+
+Here are the sections and what each key means; what a sink's keys are is said in that sink's module. `loading` reads the
+files and finds the mistakes. A module is given its own section, never the whole.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
+
+from worker.route import Late, Routes, RouteSpec
+from worker.settings import FilePath, Settings, SinkSettings, one_of
+
+SECONDS_PER_HOUR = 3600
+
+
+def _start(value: object) -> object:
+    if value in ("earliest", "latest"):
+        return value
+    try:
+        time = datetime.fromisoformat(str(value))
+    except ValueError:
+        raise ValueError("is not a start; write earliest, latest or a time such as 2026-01-31T06:00:00Z") from None
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def _host_name(value: str) -> str:
+    if not value.replace("-", "").replace(".", "").isalnum() or "." not in value:
+        raise ValueError("is not a full host name; write NAME.servicebus.windows.net, without sb:// and /")
+    return value
+
+
+def _account_url(value: str) -> str:
+    message = (
+        "is not of the form https://NAME.blob.core.windows.net; a signature (?…) belongs into connection_string_env"
+    )
+    try:
+        url = urlsplit(value)
+    except ValueError:
+        raise ValueError(message) from None
+    local = url.scheme == "http" and url.hostname in ("127.0.0.1", "localhost", "::1")
+    if (url.scheme != "https" and not local) or not url.hostname or url.query or url.fragment or "@" in url.netloc:
+        raise ValueError(message)
+    return value.rstrip("/")
+
+
+def _container(value: str) -> str:
+    if not re.fullmatch(r"(?!.*--)[a-z0-9][a-z0-9-]{1,61}[a-z0-9]", value):
+        raise ValueError("is not the name of a container; write 3 to 63 small letters, digits and single hyphens")
+    return value
+
+
+def _exactly_one(values: Mapping[str, object], *keys: str) -> None:
+    """As one_of, but silent while one of the keys has a mistake of its own: it is then missing from `values`."""
+    if all(key in values for key in keys):
+        one_of(values, *keys)
+
+
+class SourceSettings(Settings):
+    """Which hub is read, and how partitions are shared."""
+
+    connection_string_env: str | None = None
+    """The Event Hubs namespace's or the hub's connection string, with the right to listen."""
+    connection_string_file: FilePath | None = None
+    namespace: Annotated[str, AfterValidator(_host_name)] | None = Field(default=None, validate_default=True)
+    """The host name instead of a connection string: the identity of the process is used (azure-identity)."""
+    hub: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,255}$")
+    consumer_group: str = Field(default="$Default", pattern=r"^(\$[Dd]efault|[A-Za-z0-9][A-Za-z0-9._-]{0,49})$")
+    start: Annotated[Literal["earliest", "latest"] | datetime, BeforeValidator(_start)] = "earliest"
+    """Where a partition without a checkpoint begins."""
+    balance_interval_seconds: float = Field(default=2, gt=0)
+    """How often ownership is looked at and renewed: a new worker has its share after a few of these."""
+    ownership_expiry_seconds: float = Field(default=20, gt=0)
+    """After this silence an owner's partitions may be taken; also the lease in which attempts may start."""
+    retention_hours: float = Field(default=24, gt=0, le=90 * 24)
+    """The hub's own retention: giving up must end before it."""
+    prefetch: int = Field(default=3000, ge=1, le=100_000)
+    """Messages asked for ahead, per partition. The SDK pauses 50 ms after each such batch: with 300 one partition gives
+    4,600 events/s at best, with 3,000 three times as many, for a few MB of memory."""
+    idle_timeout_seconds: float = Field(default=60, gt=0)
+    """Silence of the connection after which it is dead. Without it a half-open connection is noticed after minutes."""
+
+    @field_validator("namespace")
+    @classmethod
+    def _one_way_in(cls, value: str | None, info: ValidationInfo) -> str | None:
+        given = {**info.data, "namespace": value}
+        _exactly_one(given, "connection_string_env", "connection_string_file", "namespace")
+        return value
+
+    @property
+    def retention_seconds(self) -> float:
+        """The hub's retention."""
+        return self.retention_hours * SECONDS_PER_HOUR
+
+
+class StoreIntervals(Settings):
+    """How often progress is written, whatever the store."""
+
+    state_interval_seconds: float = Field(default=1, gt=0)
+    """The most that settles between two writes of a partition's state under load: what a plain sink may see twice
+    after a crash."""
+    checkpoint_interval_seconds: float = Field(default=5, gt=0)
+    """How often the checkpoint follows the state; it is also written when a partition is closed."""
+
+
+class SqliteStoreSettings(StoreIntervals):
+    """One file on one machine, for several processes."""
+
+    kind: Literal["sqlite"]
+    path: FilePath
+
+
+class BlobStoreSettings(StoreIntervals):
+    """A container of a storage account, for production."""
+
+    kind: Literal["blob"]
+    connection_string_env: str | None = None
+    connection_string_file: FilePath | None = None
+    account_url: Annotated[str, AfterValidator(_account_url)] | None = Field(default=None, validate_default=True)
+    """Instead of a connection string: the identity of the process is used (azure-identity)."""
+    container: Annotated[str, AfterValidator(_container)]
+    """Created when it is missing."""
+
+    @field_validator("account_url")
+    @classmethod
+    def _one_way_in(cls, value: str | None, info: ValidationInfo) -> str | None:
+        given = {**info.data, "account_url": value}
+        _exactly_one(given, "connection_string_env", "connection_string_file", "account_url")
+        return value
+
+
+StoreSettings = SqliteStoreSettings | BlobStoreSettings
+
+
+class OrderSettings(Settings):
+    """How events of one subject are put back in order."""
+
+    window_seconds: float = Field(default=5, ge=0)
+    """How long each event waits for an earlier one of its subject; 0: not at all."""
+    memory_hours: float = Field(default=24, gt=0)
+    """How long a subject's newest key is remembered: it tells what is late, and what was seen before."""
+    late: Late = Late.DELIVER
+    """What happens to a late event where its route does not say."""
+
+    @field_validator("window_seconds", mode="before")
+    @classmethod
+    def _no_auto_yet(cls, value: object) -> object:
+        if value == "auto":
+            raise ValueError("auto is not available in this version; write a number of seconds, such as 5")
+        return value
+
+
+class LimitSettings(Settings):
+    """What is bounded, per partition."""
+
+    in_flight: int = Field(default=2000, ge=1)
+    """Released events that are not settled; when full, reading waits."""
+    held: int = Field(default=50_000, ge=1)
+    """Events waiting for their turn; when full, the oldest are released early and counted."""
+    drain_seconds: float = Field(default=20, ge=0)
+    """How long deliveries in flight may take to end when a partition closes or the worker stops."""
+    hand_over_seconds: float = Field(default=5, gt=0)
+    """Silence of an owner that was asked for a partition, after which the partition is taken."""
+
+
+class HttpSettings(Settings):
+    """Where /metrics, /livez and /readyz are served."""
+
+    host: str = Field(default="127.0.0.1", min_length=1)
+    port: int = Field(default=8080, ge=0, le=65535)
+    """0 takes a free port and logs it."""
+
+
+class WorkerSettings(Settings):
+    """worker.yaml: how the worker runs."""
+
+    source: SourceSettings
+    store: StoreSettings = Field(discriminator="kind")
+    order: OrderSettings = OrderSettings()
+    limits: LimitSettings = LimitSettings()
+    http: HttpSettings = HttpSettings()
+    # Text, because a default is validated as if it stood in the file.
+    routes_file: FilePath = Field(default="routes.yaml", validate_default=True)
+
+
+class RouteSettings(Settings):
+    """One route as it stands in routes.yaml; its filter is compiled by `filters`."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")
+    sources: tuple[Annotated[str, Field(min_length=1)], ...] | None = Field(default=None, min_length=1)
+    """Topics whose events this route is for; None: all."""
+    filter: dict[str, object] | None = None
+    """Event Grid's own filter; None: every event."""
+    sinks: tuple[str, ...] = Field(min_length=1)
+    late: Late | None = None
+    """None: what order.late says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """What routes.yaml says: the part that can be exchanged while running."""
+
+    file: Path
+    sinks: tuple[SinkSettings, ...]
+    specs: tuple[RouteSpec, ...]
+    """The routes in the order of the file."""
+    routes: Routes
+    """The same, compiled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The whole configuration, without a mistake."""
+
+    file: Path
+    worker: WorkerSettings
+    routing: Routing
+
+    @property
+    def sinks(self) -> tuple[SinkSettings, ...]:
+        """The sinks in the order of the file."""
+        return self.routing.sinks
+
+    @property
+    def routes(self) -> Routes:
+        """The compiled routes."""
+        return self.routing.routes
+
+    def give_up_after_seconds(self, sink: SinkSettings) -> float:
+        """How long a sink's temporary failures are tried again: its own limit, or half the hub's retention."""
+        return sink.retry.give_up_after_seconds or self.worker.source.retention_seconds / 2

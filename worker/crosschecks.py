@@ -1,0 +1,113 @@
+"""Mistakes that show only when parts of the configuration are seen together: intervals, names, references.
+
+They look at the raw values, so that they are found in the same pass as a misspelt key beside them. Pure.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, ClassVar
+
+from pydantic import BaseModel
+
+from worker.config import SECONDS_PER_HOUR, LimitSettings, OrderSettings, SourceSettings, StoreIntervals
+from worker.documents import Document
+from worker.mistakes import Finding, Location, did_you_mean, section_at, shown
+
+_LOOK_SECONDS = 0.5
+"""How often an owner looks whether somebody asks for its partition."""
+
+
+class Numbers:
+    """The numbers of worker.yaml, with defaults where one is absent or wrong in itself."""
+
+    _MODELS: ClassVar[Mapping[str, type[BaseModel]]] = {
+        "source": SourceSettings,
+        "store": StoreIntervals,
+        "order": OrderSettings,
+        "limits": LimitSettings,
+    }
+    _MAY_BE_ZERO = "window_seconds"
+
+    def __init__(self, values: Any) -> None:
+        self._values = values
+
+    def __call__(self, section: str, key: str) -> float:
+        """The number behind a key."""
+        value = section_at(self._values, (section,)).get(key)
+        if isinstance(value, int | float) and (value > 0 or (value == 0 and key == self._MAY_BE_ZERO)):
+            return float(value)
+        return float(self._MODELS[section].model_fields[key].default)
+
+    @property
+    def retention_seconds(self) -> float:
+        """The hub's retention."""
+        return self("source", "retention_hours") * SECONDS_PER_HOUR
+
+    def first_given(self, *places: tuple[str, str]) -> Location:
+        """The first of these places that stands in the file: a default cannot be what is wrong."""
+        return next((place for place in places if place[1] in section_at(self._values, place[:1])), places[0])
+
+
+def intervals_that_clash(number: Numbers) -> Iterator[Finding]:
+    """Values that are fine alone and cannot work together."""
+    least = 4 * number("source", "balance_interval_seconds")
+    if number("source", "ownership_expiry_seconds") < least:
+        yield Finding(
+            number.first_given(("source", "ownership_expiry_seconds"), ("source", "balance_interval_seconds")),
+            "ownership_expiry_seconds must be at least 4 times balance_interval_seconds, because attempts stop two "
+            f"intervals before the ownership expires and a renewal may fail; write {least:g} or more, or a shorter "
+            "interval",
+        )
+    answer_seconds = _LOOK_SECONDS + number("store", "state_interval_seconds")
+    if number("limits", "hand_over_seconds") <= answer_seconds:
+        yield Finding(
+            number.first_given(("limits", "hand_over_seconds"), ("store", "state_interval_seconds")),
+            f"limits.hand_over_seconds must be more than store.state_interval_seconds and half a second, because an "
+            f"owner that is alive takes so long to answer; write more than {answer_seconds:g}, or a shorter interval",
+        )
+    window = number("order", "window_seconds")
+    if window >= number.retention_seconds / 2:
+        yield Finding(
+            number.first_given(("order", "window_seconds"), ("source", "retention_hours")),
+            "order.window_seconds must be less than half of source.retention_hours, because the hub would forget "
+            f"events while they wait; write less than {number.retention_seconds / 2:g}",
+        )
+    memory = number("order", "memory_hours") * SECONDS_PER_HOUR
+    if memory < window:
+        yield Finding(
+            number.first_given(("order", "memory_hours"), ("order", "window_seconds")),
+            "memory_hours must not be shorter than window_seconds, because it could not be told what is late; "
+            f"write at least {window / SECONDS_PER_HOUR:g} hours, or a shorter window",
+        )
+
+
+def gives_up_too_late(place: Location, sink: Mapping[str, Any], number: Numbers) -> Iterator[Finding]:
+    """A sink that would still try when the hub has forgotten the event."""
+    limit = section_at(sink, ("retry",)).get("give_up_after_seconds")
+    most = number.retention_seconds - number("order", "window_seconds")
+    if isinstance(limit, int | float) and limit >= most:
+        yield Finding(
+            (*place, "retry", "give_up_after_seconds"),
+            f"must be less than {most:g} (source.retention_hours, less order.window_seconds), because the hub would "
+            "forget the event before it becomes a dead letter; write a smaller number",
+        )
+
+
+def given_twice(document: Document, key: str) -> Iterator[Finding]:
+    """Names that two sections of one list share."""
+    first: dict[str, int] = {}
+    for place, section in document.sections(key):
+        name = section.get("name")
+        if not isinstance(name, str):
+            continue
+        if name in first:
+            message = f"{shown(name)} is used twice (first on line {first[name]}); choose another name"
+            yield Finding((*place, "name"), message)
+        first.setdefault(name, document.line((*place, "name")))
+
+
+def unknown_sinks(place: Location, route: Mapping[str, Any], names: Iterable[str]) -> Iterator[Finding]:
+    """References to sinks that do not exist."""
+    sinks = route.get("sinks")
+    for index, name in enumerate(sinks if isinstance(sinks, list) else []):
+        if isinstance(name, str) and name not in names:
+            yield Finding((*place, "sinks", index), f"there is no sink {shown(name)}; {did_you_mean(name, names)}")

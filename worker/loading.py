@@ -1,0 +1,242 @@
+"""From worker.yaml and routes.yaml to a Config, or to every mistake in both files at once.
+
+What the keys are is said in `config`, by the sinks and by `filters`; here is what only shows when sections, files and
+the environment are seen together. Nothing is connected to and nothing is started.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, Field, ValidationError
+
+from worker.config import BlobStoreSettings, Config, RouteSettings, Routing, SourceSettings, WorkerSettings
+from worker.connections import check_storage_connection_string, hub_address
+from worker.crosschecks import Numbers, given_twice, gives_up_too_late, intervals_that_clash, unknown_sinks
+from worker.documents import Document, read_document
+from worker.errors import ConfigError
+from worker.filters import Filter, FilterMistakes, compile_filter
+from worker.mistakes import (
+    Finding,
+    Location,
+    Mistake,
+    Mistakes,
+    did_you_mean,
+    dotted,
+    finding,
+    section_at,
+    shown,
+    value_at,
+)
+from worker.route import Late, Routes, RouteSpec
+from worker.settings import NO_ENV_NAME, Secret, SinkSettings, beside, is_env_name, secret_keys
+from worker.sinks.table import KINDS
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def load(file: Path, *, environ: Mapping[str, str] = os.environ, secrets: bool = True) -> Config:
+    """Reads worker.yaml and the routes file it names. Raises Mistakes (a ConfigError) with all that is wrong.
+
+    Without `secrets`, environment variables and secret files need not be there.
+    """
+    reading = _Reading(environ, secrets=secrets)
+    document = reading.document(file)
+    worker = reading.worker(document) if document else None
+    routing = None
+    if document:
+        numbers = Numbers(document.values)
+        late = worker.order.late if worker else Late.DELIVER
+        routing = reading.routing(_routes_file(document), late, numbers)
+        reading.add(document, *intervals_that_clash(numbers))
+    reading.stop_if_wrong()
+    assert worker is not None
+    assert routing is not None
+    return Config(file, worker, routing)
+
+
+def load_routes(
+    file: Path, worker: WorkerSettings, *, environ: Mapping[str, str] = os.environ, secrets: bool = True
+) -> Routing:
+    """Reads the routes file alone, to go with settings that stand. Raises Mistakes with all that is wrong."""
+    reading = _Reading(environ, secrets=secrets)
+    routing = reading.routing(file, worker.order.late, Numbers(worker.model_dump()))
+    reading.stop_if_wrong()
+    assert routing is not None
+    return routing
+
+
+class _RoutesFile(BaseModel, extra="forbid"):
+    """The outline of routes.yaml; each sink and route is looked at on its own."""
+
+    sinks: list[Any]
+    routes: list[Any] = Field(min_length=1)
+
+
+class _Reading:
+    """One pass over the files, which goes on after a mistake."""
+
+    def __init__(self, environ: Mapping[str, str], *, secrets: bool) -> None:
+        self._environ = environ
+        self._secrets = secrets
+        self._files: list[Path] = []
+        self._found: list[Mistake] = []
+
+    def stop_if_wrong(self) -> None:
+        """Raises Mistakes when there are any, in the order of the files and lines."""
+        if self._found:
+            raise Mistakes(sorted(self._found, key=lambda one: (self._files.index(one.file), one.line or 0)))
+
+    def document(self, file: Path) -> Document | None:
+        """The file's values, or None where it cannot be read."""
+        self._files.append(file)
+        try:
+            document = read_document(file)
+        except Mistakes as mistakes:
+            self._found += mistakes.found
+            return None
+        self._found += document.mistakes
+        if isinstance(document.values, dict):
+            return document
+        wrong = "is empty" if document.values is None else "is no list of sections (`key: value`)"
+        self._found.append(Mistake(file, None, f"{wrong}; write its sections as in the example configuration"))
+        return None
+
+    def add(self, document: Document, *findings: Finding) -> None:
+        """Notes mistakes at their lines."""
+        self._found += [document.mistake(place, f"{dotted(place)}: {message}") for place, message in findings]
+
+    def worker(self, document: Document) -> WorkerSettings | None:
+        """The settings of worker.yaml, or None with mistakes noted."""
+        hub = value_at(document.values, ("source", "hub"))
+
+        def check_hub(connection_string: str) -> None:
+            address = hub_address(connection_string)
+            if address.hub and isinstance(hub, str) and address.hub.casefold() != hub.casefold():
+                raise ValueError("is for another hub (EntityPath) than source.hub; take that hub's, or the namespace's")
+
+        self._check_secrets(document, ("source",), SourceSettings, check_hub)
+        if value_at(document.values, ("store", "kind")) == "blob":
+            self._check_secrets(document, ("store",), BlobStoreSettings, check_storage_connection_string)
+        return self._validated(WorkerSettings, document, ())
+
+    def routing(self, file: Path, late: Late, numbers: Numbers) -> Routing | None:
+        """What the routes file says, or None with mistakes noted."""
+        document = self.document(file)
+        if document is None:
+            return None
+        self._validated(_RoutesFile, document, ())
+        sinks = self._sinks(document, numbers)
+        specs = self._specs(document, late)
+        return None if self._found else Routing(file, tuple(sinks), tuple(specs), Routes(specs))
+
+    def _sinks(self, document: Document, numbers: Numbers) -> list[SinkSettings]:
+        sinks = []
+        for place, section in document.sections("sinks"):
+            model = self._sink_model(document, place, section)
+            if model is None:
+                continue
+            self._check_secrets(document, place, model)
+            if sink := self._validated(model, document, place):
+                sinks.append(sink)
+            self.add(document, *gives_up_too_late(place, section, numbers))
+        self.add(document, *given_twice(document, "sinks"))
+        return sinks
+
+    def _sink_model(self, document: Document, place: Location, section: Mapping[str, Any]) -> type[SinkSettings] | None:
+        kind = section.get("kind")
+        if isinstance(kind, str) and kind in KINDS:
+            return KINDS[kind].settings
+        if kind is None:
+            self.add(document, Finding(place, f"has no kind; write one of {', '.join(KINDS)}"))
+        else:
+            message = f"there is no kind {shown(kind)}; {did_you_mean(str(kind), KINDS)}"
+            self.add(document, Finding((*place, "kind"), message))
+        return None
+
+    def _specs(self, document: Document, late: Late) -> list[RouteSpec]:
+        specs = []
+        names = [section["name"] for _, section in document.sections("sinks") if isinstance(section.get("name"), str)]
+        for place, section in document.sections("routes"):
+            self.add(document, *unknown_sinks(place, section, names))
+            compiled = self._filter(document, (*place, "filter"), section.get("filter"))
+            if route := self._validated(RouteSettings, document, place):
+                specs.append(RouteSpec(route.name, route.sinks, compiled, route.sources, route.late or late))
+        self.add(document, *given_twice(document, "routes"))
+        return specs
+
+    def _filter(self, document: Document, place: Location, raw: object) -> Filter | None:
+        if not isinstance(raw, dict):
+            return None  # absent, or a mistake that the route's model finds
+        try:
+            return compile_filter(raw)
+        except FilterMistakes as found:
+            self.add(document, *(Finding((*place, *path), message) for path, message in found.mistakes))
+            return None
+
+    def _validated(self, model: type[_Model], document: Document, place: Location) -> _Model | None:
+        """The section at a place as its model, or None with its mistakes noted.
+
+        By way of JSON, where strict means what it means in YAML: a list may become a tuple and text a path, but "8080"
+        is no number.
+        """
+        raw = value_at(document.values, place)
+        try:
+            context = {"folder": document.file.parent}
+            return model.model_validate_json(json.dumps(raw), strict=True, context=context)
+        except ValidationError as error:
+            for detail in error.errors(include_url=False):
+                inside, message = finding(model, raw, detail)
+                self.add(document, Finding((*place, *inside), message))
+            return None
+
+    def _check_secrets(
+        self,
+        document: Document,
+        place: Location,
+        model: type[BaseModel],
+        check_connection_string: Callable[[str], None] | None = None,
+    ) -> None:
+        """Notes secrets of a section that are not there, and connection strings that lead nowhere."""
+        section = section_at(document.values, place)
+        for key in secret_keys(model):
+            check = check_connection_string if key == "connection_string" else None
+            for where, secret in self._secrets_of(section, key, document.file.parent):
+                if problem := self._problem(secret, check):
+                    self.add(document, Finding((*place, *where), problem))
+
+    def _secrets_of(self, section: Mapping[str, Any], key: str, folder: Path) -> Iterator[tuple[Location, Secret]]:
+        """Every variable and file that a key names: one, or one for each name of a mapping."""
+        for suffix in ("env", "file"):
+            given = section.get(f"{key}_{suffix}")
+            for name, text in given.items() if isinstance(given, dict) else [(None, given)]:
+                where: Location = (f"{key}_{suffix}",) if name is None else (f"{key}_{suffix}", name)
+                if not isinstance(text, str):
+                    continue  # absent, or a mistake that the section's model finds
+                if suffix == "env":
+                    yield where, Secret(key, env=text, environ=self._environ)
+                else:
+                    yield where, Secret(key, file=beside(folder, Path(text)))
+
+    def _problem(self, secret: Secret, check: Callable[[str], None] | None) -> str | None:
+        if secret.env is not None and not is_env_name(secret.env):
+            return NO_ENV_NAME
+        if not self._secrets:
+            return None
+        try:
+            value = secret.read()
+            if check:
+                check(value)
+        except ConfigError as error:
+            return str(error).removeprefix(f"{secret.source}: ")
+        except ValueError as error:
+            return f"the connection string {error}"
+        return None
+
+
+def _routes_file(document: Document) -> Path:
+    """Where routes.yaml is, also when other parts of worker.yaml are wrong."""
+    given = document.values.get("routes_file")
+    return beside(document.file.parent, Path(given if isinstance(given, str) and given else "routes.yaml"))
