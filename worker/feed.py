@@ -16,12 +16,10 @@ class Feed:
         self._last_put = -1
         self.last_enqueued: int | None = None
         """The hub's highest sequence number, as it came with the newest message; None where the hub does not say."""
-        self.repeats = 0
-        """Messages dropped because they had come before."""
         self._closed = False
 
-    async def put(self, batch: list[Message], last_enqueued: int | None) -> None:
-        """Waits while the pipeline is full.
+    async def put(self, batch: list[Message], last_enqueued: int | None) -> int:
+        """Waits while the pipeline is full; returns how many of the messages had not come before.
 
         After a reconnect inside one receive() the SDK hands over again what it still had buffered: sequence numbers
         repeat and step back, even within a batch. What is at or below the last one is dropped.
@@ -31,11 +29,11 @@ class Feed:
             if message.sequence_number > self._last_put:
                 self._last_put = message.sequence_number
                 fresh.append(message)
-        self.repeats += len(batch) - len(fresh)
         if last_enqueued is not None:
             self.last_enqueued = max(last_enqueued, self._last_put)
         if fresh and not self._closed:
             await self._batches.put(fresh)
+        return len(fresh)
 
     def close(self) -> None:
         """Nobody takes anything any more: whoever waits in `put` goes on, and what was put is forgotten."""

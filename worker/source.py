@@ -26,6 +26,7 @@ _log = structlog.get_logger()
 
 _HEARTBEAT_SECONDS = 2.0
 """How often the SDK calls back for a quiet partition."""
+_CLOSE_SECONDS = 5.0
 _BATCH = 300
 """Messages handed over at once, at most."""
 
@@ -61,8 +62,14 @@ class Source:
         """Receives until `stop`."""
         self._client = self._hub.connect(self._leases)
         self._receiving = asyncio.create_task(self._receive(self._client), name="receiving")
-        # Not awaited directly: it must not be cancelled with us, `stop` closes the client first.
-        await asyncio.wait({self._receiving})
+        try:
+            # Not awaited directly: it must not be cancelled with us, `stop` closes the client first.
+            await asyncio.wait({self._receiving})
+        finally:
+            if not self._stopping:  # the process fails: leave no task that goes on claiming
+                self._leases.stop_claiming()
+                self._receiving.cancel()
+                await asyncio.wait({self._receiving}, timeout=_CLOSE_SECONDS)
         if not self._stopping:
             await self._receiving
             raise HubUnavailable("the Event Hubs client stopped receiving by itself")
@@ -123,11 +130,10 @@ class Source:
     async def _hand_over(self, claim: Claim, context: PartitionContext, events: list[EventData]) -> None:
         # The context's object outlives a claim: it is no token of ours.
         batch = [_message(claim.partition, event) for event in events]
-        self._metrics.received.labels(claim.partition).inc(len(batch))
-        repeats = claim.feed.repeats
         last = context.last_enqueued_event_properties or {}
-        await claim.feed.put(batch, last.get("sequence_number"))
-        self._metrics.repeated.labels(claim.partition).inc(claim.feed.repeats - repeats)
+        fresh = await claim.feed.put(batch, last.get("sequence_number"))
+        self._metrics.received.labels(claim.partition).inc(fresh)
+        self._metrics.repeated.labels(claim.partition).inc(len(batch) - fresh)
 
     async def _on_partition_close(self, context: PartitionContext, reason: CloseReason) -> None:
         _log.debug("partition closes", partition=context.partition_id, reason=reason.name)
