@@ -1,0 +1,32 @@
+"""Fixtures for every test folder: the Blob service on this machine."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import azurite_connection_string, free_port, stop, wait_for_port
+
+_AZURITE = Path(__file__).parent / "node" / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"
+
+
+@pytest.fixture(scope="session")
+def azurite() -> Iterator[str]:
+    """The connection string of an empty Blob service in memory. Skips without Node.js packages, fails in CI."""
+    if not _AZURITE.exists():
+        message = "Azurite is not installed: run `make node`"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    port = free_port()
+    options = "--silent --inMemoryPersistence --skipApiVersionCheck --disableTelemetry --blobHost 127.0.0.1"
+    process = subprocess.Popen(
+        ["node", str(_AZURITE), *options.split(), "--blobPort", str(port)], stdout=subprocess.DEVNULL, text=True
+    )
+    try:
+        wait_for_port(process, port)
+        yield azurite_connection_string(port)
+    finally:
+        stop(process)
