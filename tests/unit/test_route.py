@@ -1,0 +1,145 @@
+"""Which sinks an event is for."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.events import Event, OrderKey, OrderKind, Schema
+from worker.filters import compile_filter
+from worker.route import Late, Routes, RouteSpec, Target
+
+EVENT = Event(
+    schema=Schema.EVENT_GRID,
+    id="1",
+    type="Microsoft.Storage.BlobCreated",
+    source="/subscriptions/S/resourceGroups/R",
+    subject="a/b",
+    time=None,
+    data=None,
+    envelope={"subject": "a/b"},
+    order_key=OrderKey(OrderKind.ARRIVAL, None),
+)
+
+
+def types(*names: str):
+    return compile_filter({"includedEventTypes": list(names)})
+
+
+def sinks(routes: Routes, event: Event = EVENT) -> list[str]:
+    return [target.sink for target in routes.match(event)]
+
+
+def test_a_route_without_a_filter_takes_every_event():
+    routes = Routes([RouteSpec("all", ("audit",))])
+    assert routes.match(EVENT) == (Target("all", "audit", Late.DELIVER),)
+    assert routes.match(replace(EVENT, source=None, type="other")) == routes.match(EVENT)
+
+
+def test_no_route_means_no_sink():
+    assert Routes([]).match(EVENT) == ()
+    assert Routes([]).explain(EVENT) == []
+
+
+def test_a_route_takes_only_what_its_filter_accepts():
+    routes = Routes(
+        [
+            RouteSpec("other", ("a",), types("Other")),
+            RouteSpec("blobs", ("b",), types("microsoft.storage.blobCREATED", "Third")),
+            RouteSpec("subject", ("c",), compile_filter({"subjectBeginsWith": "x"})),
+            RouteSpec("both", ("d",), compile_filter({"subjectBeginsWith": "a"})),
+        ]
+    )
+    assert sinks(routes) == ["b", "d"]
+    assert sinks(routes, replace(EVENT, type="OTHER")) == ["a", "d"]
+    assert sinks(routes, replace(EVENT, type="unheard of", subject="x")) == ["c"]
+
+
+def test_an_event_reaches_a_sink_once_by_the_first_route_that_matches():
+    routes = Routes(
+        [
+            RouteSpec("no", ("audit",), types("Other"), late=Late.DEAD_LETTER),
+            RouteSpec("first", ("audit", "oncall", "audit"), late=Late.DROP),
+            RouteSpec("second", ("oncall", "retrain"), types(EVENT.type)),
+        ]
+    )
+    assert routes.match(EVENT) == (
+        Target("first", "audit", Late.DROP),
+        Target("first", "oncall", Late.DROP),
+        Target("second", "retrain", Late.DELIVER),
+    )
+
+
+@pytest.mark.parametrize(
+    ("listed", "source", "expected"),
+    [
+        (("/subscriptions/S/resourceGroups/R",), "/subscriptions/s/RESOURCEGROUPS/r", True),
+        (("/subscriptions/S/resourceGroups/R/",), "/subscriptions/S/resourceGroups/R", True),
+        (("/subscriptions/S/resourceGroups/R",), "/subscriptions/S/resourceGroups/R/", True),
+        (("/other", "/subscriptions/S/resourceGroups/R"), "/subscriptions/S/resourceGroups/R", True),
+        (("/subscriptions/S",), "/subscriptions/S/resourceGroups/R", False),
+        (("/subscriptions/S/resourceGroups/R",), "/subscriptions/S", False),
+        (("/subscriptions/S/resourceGroups/R",), None, False),
+        (("",), None, False),
+        ((), "/subscriptions/S", False),
+        ((), None, False),
+    ],
+)
+def test_sources_are_an_allow_list_in_any_case_and_never_of_parents(listed, source, expected):
+    routes = Routes([RouteSpec("r", ("s",), sources=listed)])
+    event = replace(EVENT, source=source)
+    assert bool(routes.match(event)) is expected
+    [verdict] = routes.explain(event)
+    assert verdict.matched is expected
+    assert expected or "`sources`" in verdict.reason
+
+
+def test_both_sources_and_filter_must_agree():
+    routes = Routes([RouteSpec("r", ("s",), types("Other"), sources=(str(EVENT.source),))])
+    assert sinks(routes) == []
+    assert sinks(routes, replace(EVENT, type="Other")) == ["s"]
+    assert sinks(routes, replace(EVENT, type="Other", source="/elsewhere")) == []
+
+
+def test_every_route_says_what_it_made_of_the_event():
+    routes = Routes(
+        [
+            RouteSpec("no", ("audit",), types("Other")),
+            RouteSpec("first", ("audit", "oncall")),
+            RouteSpec("second", ("oncall", "retrain"), types(EVENT.type)),
+        ]
+    )
+    no, first, second = routes.explain(EVENT)
+    assert (no.route, no.matched, no.sinks) == ("no", False, ())
+    assert "includedEventTypes" in no.reason
+    assert (first.route, first.matched, first.sinks) == ("first", True, ("audit", "oncall"))
+    assert (second.route, second.matched, second.sinks) == ("second", True, ("retrain",))
+    assert "oncall has it by first already" in second.reason
+
+
+specs = st.lists(
+    st.builds(
+        lambda sinks, event_types, sources, late: (tuple(sinks), event_types, sources, late),
+        st.lists(st.sampled_from("abc"), min_size=1, max_size=3),
+        st.none() | st.lists(st.sampled_from(["T", "U", "V"]), max_size=2),
+        st.none() | st.sampled_from([("/s",), ("/S/", "/t"), ()]),
+        st.sampled_from(Late),
+    ),
+    max_size=5,
+)
+
+
+@given(specs, st.sampled_from(["t", "U", "V", "W"]), st.sampled_from(["/s", "/T", None]))
+def test_the_explanation_agrees_with_the_match(specs, event_type, source):
+    routes = Routes(
+        RouteSpec(str(number), sinks, None if listed is None else types(*listed), sources, late)
+        for number, (sinks, listed, sources, late) in enumerate(specs)
+    )
+    event = replace(EVENT, type=event_type, source=source)
+    targets = routes.match(event)
+    verdicts = routes.explain(event)
+    assert [(t.route, t.sink) for t in targets] == [(v.route, sink) for v in verdicts for sink in v.sinks]
+    assert len({target.sink for target in targets}) == len(targets)
+    for target in targets:
+        assert target.late is specs[int(target.route)][3]

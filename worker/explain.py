@@ -1,0 +1,83 @@
+"""What would happen to the events of a file: how each is understood and ordered, what every route makes of it, and why.
+
+Behind `worker explain`. It needs no hub, store, sink or secret, and changes nothing.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from worker.decode import decode
+from worker.events import BadEvent, Event, Message, PartitionId, UnixSeconds
+from worker.route import Routes
+
+Row = dict[str, Any]
+"""What `worker explain --json` prints for one element."""
+
+
+def explain(name: str, content: bytes, routes: Routes) -> list[Row]:
+    """One row per element of a file that holds one event, an array of events or a whole message body."""
+    return [
+        {"file": name, "index": index, **(_error(entry) if isinstance(entry, BadEvent) else _event(entry, routes))}
+        for index, entry in enumerate(decode(_as_message(content)))
+    ]
+
+
+def _as_message(content: bytes) -> Message:
+    return Message(PartitionId("0"), sequence_number=0, offset="0", enqueued_at=UnixSeconds(0.0), body=content)
+
+
+def _error(bad: BadEvent) -> Row:
+    return {"error": f"{bad.reason}: {bad.detail}"}
+
+
+def _event(event: Event, routes: Routes) -> Row:
+    return {
+        "schema": event.schema.value,
+        "id": event.id,
+        "type": event.type,
+        "source": event.source,
+        "subject": event.subject,
+        "order_key": {"kind": event.order_key.kind.value, "value": event.order_key.value},
+        "routes": [
+            {"route": verdict.route, "matched": verdict.matched, "reason": verdict.reason, "sinks": list(verdict.sinks)}
+            for verdict in routes.explain(event)
+        ],
+    }
+
+
+def render(rows: Iterable[Row], console: Console) -> None:
+    """The same for a reader at a terminal."""
+    for row in rows:
+        # soft_wrap: a line stays one line, whatever the terminal's width, so that it can be searched and copied.
+        console.print(_as_text(row), soft_wrap=True)
+
+
+def _as_text(row: Row) -> Text:
+    text = Text.assemble((_printable(f"{row['file']}[{row['index']}]"), "bold"))
+    if "error" in row:
+        return text.append(f"  {_printable(row['error'])}", "bold red")
+    text.append(f"  {_printable(row['type'])}", "bold cyan").append(f"  ({row['schema']})\n")
+    key = row["order_key"]
+    order = key["kind"] if key["value"] is None else f"{key['kind']} {key['value']}"
+    for name, value in (*((name, row[name]) for name in ("id", "source", "subject")), ("order", f"by {order}")):
+        text.append(f"  {name:<8}", "dim").append("(none)\n" if value is None else f"{_printable(value)}\n")
+    for verdict in row["routes"]:
+        text.append_text(_verdict(verdict))
+    return text
+
+
+def _verdict(verdict: Row) -> Text:
+    matched = verdict["matched"]
+    text = Text.assemble("  ", ("yes" if matched else "no ", "bold green" if matched else "yellow"))
+    text.append(f"  {_printable(verdict['route'])}", "bold")
+    if matched:
+        text.append(f" to {_printable(', '.join(verdict['sinks']))}" if verdict["sinks"] else " to no further sink")
+    return text.append(f": {_printable(verdict['reason'])}\n", "dim")
+
+
+def _printable(text: str) -> str:
+    """An event may hold anything: what would steer the terminal or begin a line is shown, not obeyed."""
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)

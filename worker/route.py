@@ -1,0 +1,122 @@
+"""Routes: which sinks an event is for, and by which route.
+
+Compiled once from the configuration and then only asked. What a filter means is in `filters`; what happens at a sink,
+and what "late" means, is decided elsewhere: a route only carries the choice.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+from worker.events import Event
+from worker.filters import Filter
+
+
+class Late(StrEnum):
+    """What happens to an event that comes after a later one of its subject."""
+
+    DELIVER = "deliver"
+    """Delivered all the same, and told to the sink."""
+    DROP = "drop"
+    """Counted, and otherwise forgotten."""
+    DEAD_LETTER = "dead_letter"
+    """Kept for the operator."""
+
+
+@dataclass(frozen=True, slots=True)
+class RouteSpec:
+    """One route as it is configured."""
+
+    name: str
+    sinks: tuple[str, ...]
+    filter: Filter | None = None
+    """None: every event."""
+    sources: tuple[str, ...] | None = None
+    """The only topics it takes events from, in any case, with or without a slash at the end; None: from anywhere."""
+    late: Late = Late.DELIVER
+
+
+class Target(NamedTuple):
+    """One sink an event goes to."""
+
+    route: str
+    sink: str
+    late: Late
+
+
+class Verdict(NamedTuple):
+    """What one route makes of an event, in words."""
+
+    route: str
+    matched: bool
+    reason: str
+    sinks: tuple[str, ...]
+    """Where the event goes because of this route: not to a sink that an earlier route sends it to already."""
+
+
+class _Route:
+    """A route made ready to be asked often."""
+
+    def __init__(self, spec: RouteSpec) -> None:
+        self.name = spec.name
+        self.filter = spec.filter
+        self.event_types = None if spec.filter is None else spec.filter.event_types
+        self.sources = None if spec.sources is None else frozenset(map(_folded_source, spec.sources))
+        self.targets = tuple(Target(spec.name, sink, spec.late) for sink in spec.sinks)
+
+    def matches(self, event: Event) -> bool:
+        return self.takes_from(event.source) and (self.filter is None or self.filter.matches(event))
+
+    def takes_from(self, source: str | None) -> bool:
+        return self.sources is None or (source is not None and _folded_source(source) in self.sources)
+
+    def explain(self, event: Event) -> tuple[bool, str]:
+        if not self.takes_from(event.source):
+            seen = "the event has no source" if event.source is None else f"the source {event.source} is not listed"
+            return False, f"{seen}, and the route takes events only from its `sources`"
+        return (True, "the route has no filter") if self.filter is None else self.filter.explain(event)
+
+
+class Routes:
+    """All routes, in their order: for a sink that several of them name, the first that matches counts."""
+
+    def __init__(self, specs: Iterable[RouteSpec]) -> None:
+        self._routes = [_Route(spec) for spec in specs]
+        named = {event_type for route in self._routes for event_type in route.event_types or ()}
+        # An event is held only against the routes that its type does not rule out.
+        self._by_type = {
+            event_type: [
+                route for route in self._routes if route.event_types is None or event_type in route.event_types
+            ]
+            for event_type in named
+        }
+        self._of_any_type = [route for route in self._routes if route.event_types is None]
+
+    def match(self, event: Event) -> tuple[Target, ...]:
+        """Every sink the event is for, each once, in the order of the routes."""
+        targets: dict[str, Target] = {}
+        for route in self._by_type.get(event.type.casefold(), self._of_any_type):
+            if route.matches(event):
+                for target in route.targets:
+                    targets.setdefault(target.sink, target)
+        return tuple(targets.values())
+
+    def explain(self, event: Event) -> list[Verdict]:
+        """What each route makes of the event, and why; the sinks are those of `match`."""
+        first: dict[str, str] = {}
+        verdicts = []
+        for route in self._routes:
+            matched, reason = route.explain(event)
+            sinks = dict.fromkeys(target.sink for target in route.targets) if matched else {}
+            for sink in sinks:
+                if first.setdefault(sink, route.name) != route.name:
+                    reason += f"; {sink} has it by {first[sink]} already"
+            own = tuple(sink for sink in sinks if first[sink] == route.name)
+            verdicts.append(Verdict(route.name, matched, reason, own))
+        return verdicts
+
+
+def _folded_source(source: str) -> str:
+    """ARM ids change case from event to event, and some producers end them with a slash."""
+    return source.casefold().removesuffix("/")
