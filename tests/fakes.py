@@ -1,6 +1,7 @@
 """Fakes with the real interfaces: a store in memory (held to the contract of the real ones), sinks that fail."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 from uuid import uuid4
@@ -50,7 +51,7 @@ class MemoryStore(CheckpointStore):
             key = _key(each)
             present = self._ownership.get(key)
             if (present or {}).get("etag") == each.get("etag"):
-                self._ownership[key] = {**each, "etag": uuid4().hex, "last_modified_time": 0.0}
+                self._ownership[key] = {**each, "etag": uuid4().hex, "last_modified_time": time.time()}
                 granted.append(dict(self._ownership[key]))
         return granted
 

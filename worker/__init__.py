@@ -4,10 +4,10 @@ The modules in order of travel:
 
 hub, source the hub's messages, one bounded feed per partition; lease: whose it is
 pipeline    one partition from top to bottom; start reading here
-decode      bytes to events, or to a reason why not
+decode      bytes to events, or to a reason why not; keys: what events are compared by
 duplicates  re-sent events recognised
 order       the events of one subject back in order
-route       which sinks an event is for; filters says what a filter means
+route       which sinks an event is for; filters and operators say what a filter means
 deliver     one lane per sink: order, concurrency, retries, giving up
 sinks       the destinations
 deadletters what was given up, kept
@@ -18,6 +18,8 @@ keep        writes state and checkpoint, soon and not too often
 state       the partition state object, to and from bytes
 stores      where ownership, checkpoints, state and dead letters survive
 app         builds all of it, starts it, stops it in order
-cli, config, settings, explain, metrics, http, logs
+cli         arguments in, exit code out
+config      the two files as frozen values; loading reads them (documents, crosschecks, mistakes, settings)
+explain, metrics, health, http, logs
 local       what a laptop needs: the hub, the traffic, the demo
 """

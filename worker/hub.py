@@ -90,7 +90,7 @@ class Hub:
             "consumer_group": self.scope.consumer_group,
             "partition_id": partition,
             "offset": str(seen["last_enqueued_offset"]) if latest else "-1",
-            "sequence_number": last if latest else first - 1,
+            "sequence_number": last if latest else max(-1, first - 1),
         }
 
 

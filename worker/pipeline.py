@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -40,6 +40,8 @@ _STALL_SECONDS = 60.0
 _RECENT_KEPT = 1000
 """Recent events kept in the state to recognise re-sent ones after a hand-over: about 100 bytes each."""
 _MEMORY_EVENTS = 200_000
+_LETTERS_PER_MESSAGE = 100
+"""Each holds the whole message: a megabyte of bad elements must not become a terabyte of dead letters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,23 +137,40 @@ class Pipeline:
         elements = decode(message)
         self._progress.begin(message.sequence_number, message.offset, len(elements))
         self._unsettled.append((message.sequence_number, message.enqueued_at))
+        bad: list[tuple[Position, BadEvent]] = []
         for index, element in enumerate(elements):
             position = Position(message.sequence_number, index)
             if self._progress.already_settled(position):
                 continue
             if isinstance(element, BadEvent):
-                self._refuse(message, position, element)
+                bad.append((position, element))
             else:
                 self._place(Placed(element, message, position, duplicate_key(element), data_digest(element)))
+        if bad:
+            self._refuse(message, bad)
         if not elements:
             self._settled("empty")
 
-    def _refuse(self, message: Message, position: Position, bad: BadEvent) -> None:
-        self._parts.metrics.bad.labels(self.partition, bad.reason).inc()
-        self._open[position] = _Open(b"", "", sinks=1)
-        self._write_letter(
-            deadletters.from_bad_event(message, position.element, bad), partial(self._part_done, position, "")
-        )
+    def _refuse(self, message: Message, bad: list[tuple[Position, BadEvent]]) -> None:
+        """A dead letter for each bad element, up to a limit; the last one then stands for the rest of the message."""
+        for position, element in bad:
+            self._parts.metrics.bad.labels(self.partition, element.reason).inc()
+            self._open[position] = _Open(b"", "", sinks=1)
+        *told, (position, last) = bad[:_LETTERS_PER_MESSAGE]
+        rest = [other for other, _ in bad[_LETTERS_PER_MESSAGE:]]
+        if rest:
+            last = replace(last, detail=f"{last.detail} (and {len(rest)} more elements of this message)")
+        for each, element in told:
+            self._write_letter(deadletters.from_bad_event(message, each.element, element), self._done([each]))
+        letter = deadletters.from_bad_event(message, position.element, last)
+        self._write_letter(letter, self._done([position, *rest]))
+
+    def _done(self, positions: list[Position]) -> Callable[[], None]:
+        def done() -> None:
+            for position in positions:
+                self._part_done(position, "")
+
+        return done
 
     def _place(self, placed: Placed) -> None:
         event = placed.event

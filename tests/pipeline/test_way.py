@@ -205,6 +205,22 @@ def test_bad_input_becomes_a_dead_letter_byte_for_byte_and_the_rest_goes_on():
     run(scene())
 
 
+def test_a_message_full_of_bad_elements_is_kept_a_bounded_number_of_times_and_settles():
+    async def scene():
+        async with Stage(window=0).open() as stage:
+            claim = await stage.begin()
+            await stage.play(claim, message(0, *[{"bad": n} for n in range(5000)], blob_event("a", 1)))
+            await asyncio.sleep(10)
+            letters = await stage.dead_letters()
+            assert len(letters) == 100
+            assert "4900 more" in letters[-1].detail
+            assert stage.count("worker_bad_events_total", partition="0", reason="no_envelope") == 5000
+            assert stage.sinks["out"].ids == ["a-1"]
+            assert await stage.checkpoint() == 0
+
+    run(scene())
+
+
 def test_full_means_that_reading_waits_and_nothing_is_thrown_away():
     async def scene():
         sink = FakeSink()

@@ -1,0 +1,196 @@
+"""Source and hub against the real SDK and the local hub, in this process; the store is in memory."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
+import orjson
+import pytest
+from azure.eventhub import EventData
+from azure.eventhub.amqp import AmqpAnnotatedMessage
+
+from tests.fakes import FakeSink, MemoryStore
+from tests.integration.eventhub import send
+from tests.pipeline.stage import Stage, blob_event
+from tests.support import eventually
+from worker.claim import Claim
+from worker.config import SourceSettings
+from worker.errors import HubUnavailable
+from worker.events import PartitionId
+from worker.hub import Hub
+from worker.lease import Leases
+from worker.source import Source
+
+
+def hub_for(connection_string: str, monkeypatch: pytest.MonkeyPatch, **settings) -> Hub:
+    monkeypatch.setenv("TEST_HUB", connection_string)
+    return Hub(source_settings(**settings), None)
+
+
+def source_settings(**settings) -> SourceSettings:
+    return SourceSettings(
+        connection_string_env="TEST_HUB",
+        **{"hub": "hub", "balance_interval_seconds": 0.5, "ownership_expiry_seconds": 5, **settings},
+    )
+
+
+async def checkpoints(store: MemoryStore, hub: Hub) -> dict[str, tuple[str, int]]:
+    rows = await store.list_checkpoints(*hub.scope)
+    return {each["partition_id"]: (each["offset"], each["sequence_number"]) for each in rows}
+
+
+@asynccontextmanager
+async def working(hub: Hub, stage: Stage, **settings) -> AsyncIterator[Source]:
+    """The source at work, with claims whose sinks are the stage's."""
+    leases = Leases(stage.store, lease_seconds=100)
+    async with stage.open(), asyncio.TaskGroup() as tasks:
+
+        def open_claim(partition: PartitionId) -> Claim:
+            claim = Claim(partition, f"claim-{len(claims)}", stage.parts)
+            claims.append(claim)
+            tasks.create_task(claim.run())
+            return claim
+
+        claims: list[Claim] = []
+        source = Source(hub, source_settings(**settings), leases, open_claim, stage.metrics)
+        await hub.prepare(leases)
+        running = tasks.create_task(source.run())
+        try:
+            yield source
+        finally:
+            source.begin_stop()
+            await source.stop(seconds=10)
+            await running
+
+
+async def test_a_partition_without_a_checkpoint_gets_one_before_its_first_event(connection_string, monkeypatch):
+    await send(connection_string, EventData("x"), EventData("y"), partition_id="1")
+    store = MemoryStore()
+    hub = hub_for(connection_string, monkeypatch)
+    await hub.prepare(store)
+    assert await checkpoints(store, hub) == {str(partition): ("-1", -1) for partition in range(4)}
+
+
+async def test_latest_is_fixed_once_so_that_nothing_sent_later_is_skipped(connection_string, monkeypatch):
+    await send(connection_string, EventData("x"), EventData("y"), partition_id="1")
+    store = MemoryStore()
+    hub = hub_for(connection_string, monkeypatch, start="latest")
+    await hub.prepare(store)
+    first = await checkpoints(store, hub)
+    assert first["1"][1] == 1
+    assert first["0"] == ("-1", -1)
+    await send(connection_string, EventData("z"), partition_id="1")
+    await hub.prepare(store)
+    assert await checkpoints(store, hub) == first
+
+
+async def test_a_start_at_a_time_reads_from_there(connection_string, monkeypatch):
+    await send(connection_string, EventData(orjson.dumps(blob_event("old", 1))), partition_id="0")
+    await asyncio.sleep(0.05)  # the hub's clock has milliseconds: the events must not share one
+    start = datetime.now(UTC)
+    await asyncio.sleep(0.05)
+    await send(connection_string, EventData(orjson.dumps(blob_event("new", 1))), partition_id="0")
+    stage = Stage(window=0)
+    async with working(hub_for(connection_string, monkeypatch, start=start), stage, start=start):
+        await eventually(lambda: stage.sinks["out"].ids)
+    assert stage.sinks["out"].ids == ["new-1"]
+
+
+@pytest.mark.parametrize(
+    ("broken", "sentence"),
+    [
+        (lambda text: text.replace("hub", "nobody"), "nobody"),
+        (lambda text: text.replace("SharedAccessKey=right", "SharedAccessKey=wrong"), "refuses the credentials"),
+    ],
+)
+async def test_what_is_wrong_with_the_hub_is_said_in_one_sentence(start_broker, monkeypatch, broken, sentence):
+    broker = await start_broker(keys={"reader": "right"})
+    good = broker.connection_string("hub")
+    assert "SharedAccessKey=right" in good
+    text = broken(good)
+    hub = hub_for(text, monkeypatch, hub="nobody" if "nobody" in text else "hub")
+    with pytest.raises(HubUnavailable, match=sentence) as caught:
+        await hub.prepare(MemoryStore())
+    assert "\n" not in str(caught.value)
+    assert "wrong" not in str(caught.value)
+
+
+async def test_an_amqp_value_is_read_and_a_map_becomes_a_dead_letter_kept_as_json(connection_string, monkeypatch):
+    await send(
+        connection_string,
+        AmqpAnnotatedMessage(value_body=orjson.dumps(blob_event("bytes", 1))),
+        AmqpAnnotatedMessage(value_body=orjson.dumps(blob_event("text", 1)).decode()),
+        AmqpAnnotatedMessage(value_body={"a": [1, b"x", None], b"k": 2.5}),
+        AmqpAnnotatedMessage(sequence_body=[[1, 2], ["x"]]),
+        partition_id="0",
+    )
+    stage = Stage(window=0)
+    async with working(hub_for(connection_string, monkeypatch), stage):
+        await eventually(lambda: len(stage.sinks["out"].ids) == 2 and len(stage.store.calls) > 0)
+
+        async def letters() -> bool:
+            return len(await stage.dead_letters()) == 2
+
+        await eventually(letters)
+    kept = {each.sequence_number: each for each in await stage.dead_letters()}
+    assert orjson.loads(kept[2].body) == {"a": [1, "x", None], "k": 2.5}
+    assert orjson.loads(kept[3].body) == [[1, 2], ["x"]]
+    assert "AMQP" in kept[2].detail
+
+
+async def test_cloudevents_in_binary_mode_are_read_from_application_properties(connection_string, monkeypatch):
+    event = EventData(b'{"answer": 42}')
+    event.content_type = "application/json"
+    names = {"specversion": "1.0", "id": "7", "type": "com.example.t", "source": "/s", "subject": "x"}
+    event.properties = {f"cloudEvents:{name}": value for name, value in names.items()}
+    await send(connection_string, event, partition_id="0")
+    stage = Stage(window=0)
+    async with working(hub_for(connection_string, monkeypatch), stage):
+        await eventually(lambda: stage.sinks["out"].accepted)
+    [delivery] = stage.sinks["out"].accepted
+    assert delivery.released.placed.event.data == {"answer": 42}
+
+
+async def test_a_partition_that_was_given_up_is_claimed_and_read_anew(connection_string, monkeypatch):
+    """Whatever ends a claim while the SDK believes that we own the partition: nothing is skipped, nothing repeated."""
+    stage = Stage(window=0)
+    async with working(hub_for(connection_string, monkeypatch), stage) as source:
+        await send(connection_string, EventData(orjson.dumps(blob_event("a", 1))), partition_id="0")
+        await eventually(lambda: stage.sinks["out"].ids == ["a-1"])
+        first = source.claims[PartitionId("0")]
+        first.close()
+        await send(connection_string, EventData(orjson.dumps(blob_event("a", 2))), partition_id="0")
+        await eventually(lambda: len(stage.sinks["out"].ids) == 2, 20)
+        assert source.claims[PartitionId("0")] is not first
+    assert stage.sinks["out"].ids == ["a-1", "a-2"]
+
+
+async def test_a_full_partition_stops_reading_and_goes_on_where_it_stopped(connection_string, monkeypatch):
+    sink = FakeSink()
+    sink.open_gate.clear()
+    stage = Stage({"out": sink}, window=0, limits={"in_flight": 20})
+    events = [EventData(orjson.dumps(blob_event(f"s{number}", 1))) for number in range(2000)]
+    async with working(hub_for(connection_string, monkeypatch), stage, prefetch=300):
+        await send(connection_string, *events, partition_id="0")
+        await eventually(lambda: stage.count("worker_received_messages_total", partition="0") > 0)
+        assert len(sink.attempts) <= 20
+        sink.open_gate.set()
+        await eventually(lambda: len(sink.ids) == 2000, 60)
+    assert len(set(sink.ids)) == 2000
+
+
+async def test_stopping_releases_every_ownership(connection_string, monkeypatch):
+    stage = Stage(window=0)
+    hub = hub_for(connection_string, monkeypatch)
+
+    async def owners() -> set[str]:
+        return {each["owner_id"] for each in await stage.store.list_ownership(*hub.scope)}
+
+    async with working(hub, stage):
+
+        async def claimed() -> bool:
+            return len(await stage.store.list_ownership(*hub.scope)) == 4 and "" not in await owners()
+
+        await eventually(claimed)
+    assert await owners() == {""}
