@@ -98,8 +98,14 @@ def explain(error: Exception, scope: HubScope) -> str:
     """What is wrong and what to do, in one sentence."""
     where = f"hub {scope.hub!r} at {scope.namespace}"
     match error:
+        case EventHubError() if "not-found" in str(error) or "could not be found" in str(error):
+            return f"{where} does not exist: check source.hub, and EntityPath in the connection string"
         case AuthenticationError():
-            return f"{where} refuses the credentials: check the key or the role (Azure Event Hubs Data Receiver)"
+            # The SDK does not pass on which of the two it is.
+            return (
+                f"{where} refuses the credentials, or does not exist: check source.hub, the key, "
+                "or the role (Azure Event Hubs Data Receiver)"
+            )
         case TimeoutError():
             return f"{where} does not answer within {_ANSWER_SECONDS:g} s: check the network and the port"
         case ConnectError():

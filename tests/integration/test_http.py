@@ -1,0 +1,123 @@
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+
+import aiohttp
+import pytest
+from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client.parser import text_string_to_metric_families
+from structlog.testing import capture_logs
+
+from worker.errors import ConfigError
+from worker.health import Health
+from worker.http import Endpoints
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Server:
+    """Endpoints that listen, and a client for them."""
+
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        self.clock = Clock()
+        self.health = Health(limit_seconds=10, clock=self.clock)
+        self.registry = CollectorRegistry()
+        self.endpoints = Endpoints(host="127.0.0.1", port=0, registry=self.registry, health=self.health)
+        self.port = 0
+        self._session = session
+
+    async def get(self, path: str, method: str = "GET") -> tuple[int, str, str]:
+        async with self._session.request(method, f"http://127.0.0.1:{self.port}{path}") as response:
+            return response.status, response.headers["Content-Type"], await response.text()
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    async with aiohttp.ClientSession() as session:
+        server = Server(session)
+        server.port = await server.endpoints.start()
+        yield server
+        await server.endpoints.aclose()
+
+
+async def test_metrics_are_what_prometheus_reads(server):
+    Counter("worker_things", "Things.", ["kind"], registry=server.registry).labels("a").inc(3)
+
+    status, content_type, text = await server.get("/metrics")
+
+    assert status == 200
+    assert content_type.startswith("text/plain; version=")
+    samples = {
+        sample.name: sample.value for family in text_string_to_metric_families(text) for sample in family.samples
+    }
+    assert samples["worker_things_total"] == 3
+
+
+async def test_livez_names_the_loops_that_stopped_moving(server):
+    server.health.beat("partition 1")
+    assert await server.get("/livez") == (200, "text/plain; charset=utf-8", "ok")
+
+    server.clock.now += 11
+    status, _, text = await server.get("/livez")
+    assert (status, text) == (503, "stopped moving: partition 1")
+
+
+async def test_readyz_gives_the_reasons_as_json(server):
+    server.health.set_ready("hub", ok=False, detail="connecting")
+    status, content_type, text = await server.get("/readyz")
+    assert (status, content_type) == (503, "application/json")
+    assert text == '{"ready":false,"reasons":{"hub":"connecting"}}'
+
+    server.health.set_ready("hub", ok=True)
+    assert (await server.get("/readyz"))[::2] == (200, '{"ready":true,"reasons":{}}')
+
+
+async def test_a_worker_that_is_not_ready_is_alive(server):
+    server.health.set_ready("hub", ok=False)
+
+    assert (await server.get("/livez"))[0] == 200
+
+
+async def test_an_error_inside_shows_nothing_of_itself_even_in_debug_mode(server):
+    def collect():
+        raise RuntimeError("the secret of the metric")
+
+    Gauge("worker_broken", "Broken.", registry=server.registry).set_function(collect)
+    asyncio.get_running_loop().set_debug(True)
+    with capture_logs() as logged:
+        status, _, text = await server.get("/metrics")
+
+    assert status == 500
+    assert "secret" not in text
+    assert "Traceback" not in text
+    assert [line["event"] for line in logged] == ["http handler failed"]
+
+
+async def test_it_only_answers_reads_of_what_it_has(server):
+    assert (await server.get("/metrics", method="POST"))[0] == 405
+    assert (await server.get("/"))[0] == 404
+
+
+async def test_a_taken_port_is_a_mistake_that_says_what_to_do(server):
+    other = Endpoints(host="127.0.0.1", port=server.port, registry=server.registry, health=server.health)
+
+    with pytest.raises(ConfigError) as refused:
+        await other.start()
+
+    [mistake] = refused.value.mistakes
+    assert f"127.0.0.1:{server.port}" in mistake
+    assert "http.port" in mistake
+    await other.aclose()
+
+
+async def test_after_it_is_closed_nothing_listens_and_closing_twice_is_fine(server):
+    await server.endpoints.aclose()
+    await server.endpoints.aclose()
+
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", server.port)) != 0

@@ -1,0 +1,327 @@
+"""The webhook sink: POSTs each event as CloudEvents 1.0 structured JSON to a URL, signed when there is a secret.
+
+`webhook-id` and `Idempotency-Key` are the same at every attempt, so an ambiguous end (no answer, a server error) is
+simply tried again. It follows no redirect, uses no proxy, keeps no cookie, and connects to no private address unless it
+is told to. The URL may itself be the secret: errors name the sink and the host, never path or query.
+"""
+
+import asyncio
+import base64
+import binascii
+import hmac
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from typing import Literal, Self
+
+import aiohttp
+from aiohttp.abc import AbstractResolver
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from yarl import URL
+
+from worker.errors import ConfigError, Misconfigured, Rejected, SinkUnavailable, WorkerError
+from worker.logs import redact
+from worker.settings import FilePath, Secret, SinkSettings, one_of
+from worker.sinks import Delivery
+from worker.sinks.addresses import PublicResolver, checked_url
+from worker.sinks.cloudevents import CONTENT_TYPE, structured_json
+
+_CONNECT_SECONDS = 10.0
+_ANSWER_SECONDS = 2.0  # for the body of an answer, which only decorates an error
+_ANSWER_BYTES = 4096
+_EXCERPT_CHARACTERS = 200
+_RETRY_AFTER_MAX_SECONDS = 3600.0
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*")
+# What the sink or the HTTP client writes; a second one would contradict it.
+_OWN_HEADERS = frozenset(
+    {
+        "accept-encoding",
+        "connection",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "host",
+        "idempotency-key",
+        "transfer-encoding",
+        "webhook-id",
+        "webhook-signature",
+        "webhook-timestamp",
+    }
+)
+_CREDENTIAL_HEADERS = frozenset(
+    {
+        "api-key",
+        "authorization",
+        "cookie",
+        "ocp-apim-subscription-key",
+        "proxy-authorization",
+        "x-api-key",
+        "x-functions-key",
+    }
+)
+
+
+class WebhookSettings(SinkSettings):
+    """A sink of kind `webhook`."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)  # a URL that is refused here may hold a secret
+
+    kind: Literal["webhook"] = "webhook"
+    allow_private: bool = False
+    """Permits http:// and private, link-local and reserved addresses. The loopback is always permitted."""
+    url: str | None = None
+    """Where to POST to. A URL with a query holds a secret more often than not: it goes into url_env or url_file."""
+    url_env: str | None = None
+    url_file: FilePath | None = None
+    secret_env: str | None = None
+    """Signs requests as Standard Webhooks does (HMAC-SHA256): whsec_ and base64, or else the key's own text."""
+    secret_file: FilePath | None = None
+    headers: Mapping[str, str] = {}
+    """More headers, for all to see."""
+    headers_env: Mapping[str, str] = {}
+    """More headers, each from the environment variable named: `Authorization: OUT_AUTHORIZATION`."""
+    headers_file: Mapping[str, FilePath] = {}
+    """More headers, each from a file."""
+    timeout_seconds: float = Field(default=30, gt=0, le=600)
+    """For one attempt, from the connection (10 s at most) to the answer's status."""
+
+    @field_validator("url")
+    @classmethod
+    def _open_url(cls, text: str | None, info: ValidationInfo) -> str | None:
+        allow_private = info.data.get("allow_private", False)
+        if text is not None and checked_url(text, allow_private=allow_private).raw_query_string:
+            raise ValueError("the URL has a query, which often holds a secret; put it into url_env or url_file")
+        return text
+
+    @field_validator("headers", "headers_env", "headers_file")
+    @classmethod
+    def _header_names(cls, headers: Mapping[str, object]) -> Mapping[str, object]:
+        for name in headers:
+            if not _HEADER_NAME.fullmatch(name):
+                raise ValueError(f"{name!r} is not a header name; it may hold letters, digits and -")
+            if name.lower() in _OWN_HEADERS:
+                raise ValueError(f"{name} is written by the sink itself; remove it")
+        return headers
+
+    @field_validator("headers")
+    @classmethod
+    def _open_headers(cls, headers: Mapping[str, str]) -> Mapping[str, str]:
+        for name, value in headers.items():
+            if name.lower() in _CREDENTIAL_HEADERS:
+                raise ValueError(f"{name} is a secret; put it into headers_env or headers_file")
+            _check_header_value(name, value)
+        return headers
+
+    @model_validator(mode="after")
+    def _one_of_each(self) -> Self:
+        given = dict(self)
+        one_of(given, "url", "url_env", "url_file")
+        one_of(given, "secret_env", "secret_file", required=False)
+        names = Counter(name.lower() for name in [*self.headers, *self.headers_env, *self.headers_file])
+        if twice := [name for name, count in names.items() if count > 1]:
+            raise ValueError(f"the header {twice[0]} is given twice; keep one")
+        return self
+
+
+def _check_header_value(name: str, value: str) -> None:
+    if not _HEADER_VALUE.fullmatch(value):
+        raise ValueError(f"the header {name} holds a line break or another character that headers cannot hold")
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """Where a request goes and what it proves itself with, from the secrets as they are at this moment."""
+
+    url: URL
+    url_is_secret: bool
+    secret_headers: Mapping[str, str]
+    signing_key: bytes | None
+
+    def secrets(self) -> tuple[str, ...]:
+        """What no error may repeat, longest first: secrets whole and their long pieces, percent-encoded or not."""
+        whole = set(self.secret_headers.values())
+        pieces = [word for value in self.secret_headers.values() for word in value.split()]
+        if self.url_is_secret:
+            url = self.url
+            pieces += [str(url), url.raw_path_qs, *url.raw_parts, *url.parts, *url.query.values()]
+            pieces += re.split("[&=]", url.raw_query_string)
+        return tuple(sorted(whole | {piece for piece in pieces if len(piece) >= 8}, key=len, reverse=True))
+
+
+class WebhookSink:
+    """POSTs events over one session with one pool of connections."""
+
+    def __init__(
+        self,
+        settings: WebhookSettings,
+        *,
+        clock: Callable[[], float] = time.time,
+        resolver: Callable[[], AbstractResolver] = aiohttp.ThreadedResolver,
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._resolver = resolver
+        self._connect_seconds = min(_CONNECT_SECONDS, settings.timeout_seconds)
+        self._url = Secret.of(settings, "url")
+        self._secret = Secret.of(settings, "secret")
+        self._headers = {name: Secret("headers", env=env) for name, env in settings.headers_env.items()}
+        self._headers |= {name: Secret("headers", file=file) for name, file in settings.headers_file.items()}
+        self._session: aiohttp.ClientSession | None = None
+
+    async def open(self) -> None:
+        """Makes the session; connections come with the first deliveries."""
+        settings = self._settings
+        resolver = self._resolver()
+        if not settings.allow_private:
+            resolver = PublicResolver(resolver, sink=settings.name)
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=settings.concurrency, resolver=resolver),
+            timeout=aiohttp.ClientTimeout(total=settings.timeout_seconds, connect=self._connect_seconds),
+            headers={"User-Agent": "event-grid-worker", "Accept-Encoding": "identity"},
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,  # a few bytes on the wire must not become many in memory
+            trust_env=False,
+        )
+
+    async def deliver(self, delivery: Delivery) -> None:
+        """POSTs once. Returns on any 2xx."""
+        assert self._session is not None, "open() comes first"
+        target = self._target()
+        body = structured_json(delivery)
+        headers = self._headers_for(delivery, body, target)
+        where = f"sink {delivery.sink}: {target.url.host}"
+        try:
+            async with self._session.post(target.url, data=body, headers=headers, allow_redirects=False) as response:
+                # Read also when all is well: only an answer read to its end leaves the connection for the next.
+                answer = await _beginning(response.content)
+        except aiohttp.ConnectionTimeoutError:
+            raise SinkUnavailable(f"{where} could not be connected to within {self._connect_seconds:g} s") from None
+        except TimeoutError:
+            raise SinkUnavailable(f"{where} did not answer within {self._settings.timeout_seconds:g} s") from None
+        except aiohttp.ClientError as error:
+            # Without its cause: the client's own texts may quote the URL.
+            raise SinkUnavailable(f"{where} {_what_happened(error)}") from None
+        if not 200 <= response.status < 300:
+            said = f"{where} answered {response.status}{_excerpt(answer, target.secrets())}"
+            raise self._refusal(response.status, response.headers.get("Retry-After"), said)
+
+    async def aclose(self) -> None:
+        """Closes the connections."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    def _target(self) -> _Target:
+        """Reads the secrets. Misconfigured, not ConfigError: by now the lane can wait until it is repaired."""
+        try:
+            return self._read_target()
+        except (ConfigError, ValueError) as error:
+            raise Misconfigured(f"sink {self._settings.name}: {error}") from None
+
+    def _read_target(self) -> _Target:
+        text = self._url.read() if self._url else self._settings.url or ""
+        headers = {name: secret.read() for name, secret in self._headers.items()}
+        for name, value in headers.items():
+            _check_header_value(name, value)
+        return _Target(
+            url=checked_url(text, allow_private=self._settings.allow_private),
+            url_is_secret=self._url is not None,
+            secret_headers=headers,
+            signing_key=_signing_key(self._secret.read()) if self._secret else None,
+        )
+
+    def _headers_for(self, delivery: Delivery, body: bytes, target: _Target) -> dict[str, str]:
+        headers = {
+            **self._settings.headers,
+            **target.secret_headers,
+            "Content-Type": CONTENT_TYPE,
+            "webhook-id": delivery.idempotency_key,
+            "Idempotency-Key": delivery.idempotency_key,
+        }
+        if target.signing_key is not None:
+            timestamp = str(int(self._clock()))
+            signed = f"{delivery.idempotency_key}.{timestamp}.".encode() + body
+            digest = hmac.digest(target.signing_key, signed, "sha256")
+            headers["webhook-timestamp"] = timestamp
+            headers["webhook-signature"] = "v1," + base64.b64encode(digest).decode()
+        return headers
+
+    def _refusal(self, status: int, retry_after: str | None, said: str) -> WorkerError:
+        """What is to be done about an answer that is no 2xx."""
+        if status in {408, 425, 429} or status >= 500:
+            return SinkUnavailable(said, retry_after_seconds=_seconds(retry_after, now=self._clock()))
+        if status in {401, 403, 404}:
+            return Misconfigured(said)
+        return Rejected(said)
+
+
+def _signing_key(secret: str) -> bytes:
+    if not secret.startswith("whsec_"):
+        return secret.encode()
+    try:
+        key = base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+    except binascii.Error:
+        key = b""
+    if not key:
+        raise ValueError("the signing secret begins with whsec_ but goes on with something that is not base64")
+    return key
+
+
+async def _beginning(content: aiohttp.StreamReader) -> bytes:
+    """The first bytes of an answer's body, as far as they come soon."""
+    answer = bytearray()
+    try:
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            while len(answer) < _ANSWER_BYTES and (chunk := await content.read(_ANSWER_BYTES - len(answer))):
+                answer += chunk
+    except (TimeoutError, aiohttp.ClientError):
+        pass  # the status was the answer; the rest would only have explained it
+    return bytes(answer)
+
+
+def _excerpt(answer: bytes, secrets: tuple[str, ...]) -> str:
+    """An answer as one short line that is safe to show, with a colon before it; or nothing."""
+    text = answer.decode(errors="replace")
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    # The first cut comes before white space is folded: the end of the text may be half a secret.
+    visible = "".join(c if c.isprintable() else " " for c in redact(text)[: _ANSWER_BYTES // 4])
+    line = " ".join(visible.split())
+    return f": {line[:_EXCERPT_CHARACTERS]}" if line else ""
+
+
+def _what_happened(error: aiohttp.ClientError) -> str:
+    match error:
+        case aiohttp.ClientConnectorCertificateError():
+            return "shows a TLS certificate that is not trusted"
+        case aiohttp.ClientConnectorDNSError():
+            return f"cannot be resolved: {error.os_error.strerror or 'no address found'}"
+        case aiohttp.ClientConnectorError():
+            return f"cannot be connected to: {error.os_error.strerror or type(error.os_error).__name__}"
+        case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError():
+            return "closed the connection before it answered"
+        case _:
+            return f"did not answer in proper HTTP ({type(error).__name__})"
+
+
+def _seconds(retry_after: str | None, *, now: float) -> float | None:
+    """Retry-After as seconds from now, at most an hour; None where there is none or it makes no sense."""
+    if retry_after is None:
+        return None
+    text = retry_after.strip()
+    if text.isascii() and text.isdigit():
+        seconds = float(text)
+    else:
+        try:
+            date = parsedate_to_datetime(text)
+        except ValueError:
+            return None
+        # A date without a zone ("-0000") is UTC too.
+        seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now
+    return min(max(seconds, 0.0), _RETRY_AFTER_MAX_SECONDS)
