@@ -45,6 +45,7 @@ _SCHEMA = (
     f"PRAGMA application_id = {_APPLICATION_ID}",
     f"PRAGMA user_version = {_SCHEMA_VERSION}",
 )
+_WAL_AGAIN_SECONDS = 0.01
 _LETTERS_PER_QUERY = 64
 """Bounds memory: a letter holds a message of up to 1 MiB."""
 
@@ -212,6 +213,10 @@ def _claim(db: sqlite3.Connection, ownership: dict[str, Any]) -> dict[str, Any] 
     return {**ownership, "etag": str(version), "last_modified_time": now}
 
 
+def _is_busy(error: sqlite3.DatabaseError) -> bool:
+    return error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY  # the low byte; the rest tells busy with what
+
+
 def _key(names: dict[str, Any]) -> tuple[str, str]:
     return scope_prefix(sdk_scope(names)), str(names["partition_id"])
 
@@ -275,7 +280,7 @@ class _Database:
     def _unavailable(self, error: sqlite3.DatabaseError) -> Exception:
         if type(error) not in (sqlite3.OperationalError, sqlite3.DatabaseError):
             return error  # a constraint or a wrong statement: a bug, and no trouble with the file
-        if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+        if _is_busy(error):
             return StoreUnavailable(
                 f"The store {self.path} has been locked for over {self._busy_timeout_seconds:g} s: another program "
                 "holds a transaction open on it."
@@ -313,7 +318,7 @@ class _Database:
             # worker is just preparing is seen either empty or ready.
             db.execute("BEGIN")
             self._check_schema(db)
-        db.execute("PRAGMA journal_mode = WAL")
+        self._switch_to_wal(db)
         # NORMAL syncs the log at checkpoints only. A killed process loses nothing: what it committed is with the
         # kernel. A power cut can lose the last commits, but never one that a later surviving commit built on, so the
         # worker merely reads some events again.
@@ -323,6 +328,19 @@ class _Database:
             if not self._check_schema(db):  # again: another process may have been faster
                 for statement in _SCHEMA:
                     db.execute(statement)
+
+    def _switch_to_wal(self, db: sqlite3.Connection) -> None:
+        """Waits here for another worker that does the same to a new file: SQLite says "busy" at once, without waiting."""
+        deadline = time.monotonic() + self._busy_timeout_seconds
+        while True:
+            try:
+                db.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError as error:
+                if not _is_busy(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(_WAL_AGAIN_SECONDS)
+            else:
+                return
 
     def _check_schema(self, db: sqlite3.Connection) -> bool:
         """Whether the tables are there; ConfigError when they are not ours or newer than this code."""
