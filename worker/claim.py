@@ -109,7 +109,8 @@ class Claim:
             tenure, parts.store, parts.scope, snapshot=self._snapshot, intervals=parts.intervals, metrics=parts.metrics
         )
         pipeline.changed = keeper.changed
-        self._count_change("taken", tenure.state.generation)
+        self._count_change("taken", tenure)
+        parts.metrics.generation.labels(self.partition).set(tenure.state.generation)
         try:
             async with asyncio.TaskGroup() as tasks:
                 reading = tasks.create_task(pipeline.read(), name=f"partition {self.partition}, reading")
@@ -123,7 +124,8 @@ class Claim:
             if not tenure.lost:
                 await self._leave(keeper)
         finally:
-            self._count_change("lost" if tenure.lost else "given up", 0)
+            self._count_change("lost" if tenure.lost else "given up", tenure)
+            parts.metrics.forget_partition(self.partition)
 
     async def _keep(self, keeper: Keeper) -> None:
         try:
@@ -148,7 +150,6 @@ class Claim:
         _log.warning("partition lost to another owner", partition=self.partition, reason=str(fence))
         self.close()
 
-    def _count_change(self, change: str, generation: int) -> None:
-        self._parts.metrics.ownership_changes.labels(self.partition, change).inc()
-        self._parts.metrics.generation.labels(self.partition).set(generation)
-        _log.info(f"partition {change}", partition=self.partition, generation=generation or None)
+    def _count_change(self, change: str, tenure: Tenure) -> None:
+        self._parts.metrics.ownership_changes.labels(self.partition, change.replace(" ", "_")).inc()
+        _log.info(f"partition {change}", partition=self.partition, generation=tenure.state.generation)

@@ -1,7 +1,6 @@
 """Keeps a partition's state and checkpoint: soon after something settled, and not too often. Decides nothing else."""
 
 import asyncio
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -42,6 +41,7 @@ class Keeper:
         self._checkpointed = tenure.state.watermark
         self._checkpoint_due = 0.0
         self._failures = 0
+        self._behind_since: float | None = None
 
     def changed(self) -> None:
         """Says that there is something to write."""
@@ -51,6 +51,7 @@ class Keeper:
         """Works until it is cancelled. Raises Fenced when another generation has begun."""
         while True:
             beat()
+            self._show()
             if not await self._something_to_write():
                 continue
             began = asyncio.get_running_loop().time()
@@ -92,7 +93,6 @@ class Keeper:
             )
             self._checkpointed = watermark
             self._metrics.checkpoint_sequence.labels(self._tenure.partition).set(watermark.sequence_number)
-        self._metrics.checkpoint_time.labels(self._tenure.partition).set(time.time())
 
     async def _something_to_write(self) -> bool:
         """Waits until the state changed, or a checkpoint that was put off is due."""
@@ -111,6 +111,15 @@ class Keeper:
         if now >= self._checkpoint_due:
             await self.checkpoint()
             self._checkpoint_due = now + self._intervals.checkpoint_interval_seconds
+
+    def _show(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if not self._changed.is_set() and self._tenure.state.watermark == self._checkpointed:
+            self._behind_since = None
+        elif self._behind_since is None:
+            self._behind_since = now
+        age = 0.0 if self._behind_since is None else now - self._behind_since
+        self._metrics.checkpoint_age.labels(self._tenure.partition).set(age)
 
     async def _wait_for_store(self, error: StoreUnavailable) -> None:
         self._failures += 1

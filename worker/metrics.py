@@ -88,9 +88,18 @@ class Metrics:
         )
         self.state_writes = self._counter("state_writes", "Writes of a partition's state.", "partition", "outcome")
         self.checkpoint_sequence = self._gauge("checkpoint_sequence_number", "Last checkpoint written.", "partition")
-        self.checkpoint_time = self._gauge(
-            "checkpoint_timestamp_seconds", "When the checkpoint was last known to be up to date.", "partition"
+        self.checkpoint_age = self._gauge(
+            "checkpoint_age_seconds",
+            "Since when the checkpoint is behind what is settled; 0 when it is not.",
+            "partition",
         )
+
+    def forget_partition(self, partition: str) -> None:
+        """The partition is another process's now: what this one last knew of it must not be taken for the truth."""
+        gauges = (self.held, self.in_flight, self.lag_events, self.lag_seconds, self.checkpoint_age)
+        for gauge in (*gauges, self.checkpoint_sequence):
+            gauge.remove(partition)
+        self.generation.labels(partition).set(0)
 
     def _counter(self, name: str, sentence: str, *labels: str) -> Counter:
         return Counter(f"worker_{name}", sentence, labels, registry=self.registry)

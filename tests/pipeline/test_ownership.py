@@ -265,6 +265,30 @@ def test_under_load_the_state_is_written_once_an_interval_and_the_checkpoint_mor
     run(scene())
 
 
+def test_the_checkpoint_has_an_age_while_it_is_behind_and_a_lost_partition_says_nothing_more():
+    async def scene():
+        async with Stage(window=0).open() as stage:
+            claim = await stage.begin()
+            stage.store.down = True
+            await stage.play(claim, message(0, blob_event("a", 1)))
+            await asyncio.sleep(100)
+            assert 80 < stage.count("worker_checkpoint_age_seconds", partition="0") <= 100
+            stage.store.down = False
+            await asyncio.sleep(30)
+            assert stage.count("worker_checkpoint_age_seconds", partition="0") == 0
+            assert stage.count("worker_lag_events", partition="0") == 0
+            await stage.end(claim)
+            gone = [
+                sample.name
+                for family in stage.metrics.registry.collect()
+                for sample in family.samples
+                if family.type == "gauge" and sample.labels.get("partition") == "0" and "generation" not in family.name
+            ]
+            assert gone == []
+
+    run(scene())
+
+
 def test_a_state_of_a_newer_format_is_refused_and_not_taken_for_an_empty_one():
     payload = codec.encode(PartitionState(generation=3, owner="x")).replace(b'"format":1', b'"format":2')
     with pytest.raises(StateFormatUnknown, match="format 2"):

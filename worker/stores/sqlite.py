@@ -330,7 +330,7 @@ class _Database:
                     db.execute(statement)
 
     def _switch_to_wal(self, db: sqlite3.Connection) -> None:
-        """Waits here for another worker that does the same to a new file: SQLite says "busy" at once, without waiting."""
+        """Waits here for another worker that does the same to a new file: SQLite itself says "busy" at once."""
         deadline = time.monotonic() + self._busy_timeout_seconds
         while True:
             try:
