@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import azurite_connection_string, free_port, stop, wait_for_port
+from tests.support import AZURITE_ACCOUNT, AZURITE_KEY, azurite_connection_string, free_port, stop, wait_for_port
 
 _AZURITE = Path(__file__).parent / "node" / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"
 
@@ -23,7 +23,10 @@ def azurite() -> Iterator[str]:
     port = free_port()
     options = "--silent --inMemoryPersistence --skipApiVersionCheck --disableTelemetry --blobHost 127.0.0.1"
     process = subprocess.Popen(
-        ["node", str(_AZURITE), *options.split(), "--blobPort", str(port)], stdout=subprocess.DEVNULL, text=True
+        ["node", str(_AZURITE), *options.split(), "--blobPort", str(port)],
+        stdout=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "AZURITE_ACCOUNTS": f"{AZURITE_ACCOUNT}:{AZURITE_KEY}"},
     )
     try:
         wait_for_port(process, port)

@@ -4,15 +4,18 @@
 """
 
 import asyncio
+import base64
 import inspect
+import os
 import socket
 import subprocess
 import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-AZURITE_KEY = ""
-"""Not a secret: the documented key of every Azurite."""
+AZURITE_ACCOUNT = "devstoreaccount1"
+AZURITE_KEY = base64.b64encode(os.urandom(32)).decode()
+"""Made for this run, so that no key stands anywhere."""
 
 _T = TypeVar("_T")
 
@@ -65,7 +68,7 @@ def stop(process: "subprocess.Popen[str]") -> None:
 
 def azurite_connection_string(port: int) -> str:
     """How an Azurite on this port is reached, whether or not one listens."""
-    endpoint = f"http://127.0.0.1:{port}/devstoreaccount1"
+    endpoint = f"http://127.0.0.1:{port}/{AZURITE_ACCOUNT}"
     return (
-        f"DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;AccountKey={AZURITE_KEY};BlobEndpoint={endpoint};"
+        f"DefaultEndpointsProtocol=http;AccountName={AZURITE_ACCOUNT};AccountKey={AZURITE_KEY};BlobEndpoint={endpoint};"
     )

@@ -7,6 +7,7 @@ envelopes only: what `data` means is left to filters and sinks, what an event is
 from base64 import b64encode
 from binascii import a2b_base64
 from collections.abc import Mapping
+from contextlib import suppress
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -254,8 +255,6 @@ def _binary_data(body: bytes, content_type: str) -> dict[str, Any]:
     if media_type in ("application/json", "text/json") or media_type.endswith("+json"):
         return {"data": _parse(body)}
     if media_type.startswith("text/"):
-        try:
+        with suppress(UnicodeDecodeError):  # another character set, which the receiver may know
             return {"data": body.decode()}
-        except UnicodeDecodeError:
-            pass  # Another character set, which only the receiver may know: handed on as bytes.
     return {"data_base64": b64encode(body).decode()}

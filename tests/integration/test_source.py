@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import orjson
 import pytest
@@ -87,9 +87,8 @@ async def test_latest_is_fixed_once_so_that_nothing_sent_later_is_skipped(connec
 
 async def test_a_start_at_a_time_reads_from_there(connection_string, monkeypatch):
     await send(connection_string, EventData(orjson.dumps(blob_event("old", 1))), partition_id="0")
-    await asyncio.sleep(0.05)  # the hub's clock has milliseconds: the events must not share one
-    start = datetime.now(UTC)
-    await asyncio.sleep(0.05)
+    start = datetime.now(UTC) + timedelta(milliseconds=20)
+    await eventually(lambda: datetime.now(UTC) > start + timedelta(milliseconds=20))
     await send(connection_string, EventData(orjson.dumps(blob_event("new", 1))), partition_id="0")
     stage = Stage(window=0)
     async with working(hub_for(connection_string, monkeypatch, start=start), stage, start=start):

@@ -32,12 +32,12 @@ def test_a_section_is_frozen_and_knows_its_keys():
         ("x.db", "folder/x.db"),
         ("../x.db", "folder/../x.db"),
         ("/abs/x.db", "/abs/x.db"),
-        ("~/x.db", "/home/someone/x.db"),
+        ("~/x.db", "/srv/someone/x.db"),
         ("~nobody-has-this-name/x", "folder/~nobody-has-this-name/x"),
     ],
 )
 def test_a_path_is_relative_to_the_folder_of_its_file(monkeypatch, given_path, expected):
-    monkeypatch.setenv("HOME", "/home/someone")
+    monkeypatch.setenv("HOME", "/srv/someone")
     section = Section.model_validate({"path": given_path}, context={"folder": Path("folder")})
     assert section.path == Path(expected)
 

@@ -13,6 +13,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -276,12 +277,10 @@ def _signing_key(secret: str) -> bytes:
 async def _beginning(content: aiohttp.StreamReader) -> bytes:
     """The first bytes of an answer's body, as far as they come soon."""
     answer = bytearray()
-    try:
+    with suppress(TimeoutError, aiohttp.ClientError):  # the status was the answer; the rest would only explain it
         async with asyncio.timeout(_ANSWER_SECONDS):
             while len(answer) < _ANSWER_BYTES and (chunk := await content.read(_ANSWER_BYTES - len(answer))):
                 answer += chunk
-    except (TimeoutError, aiohttp.ClientError):
-        pass  # the status was the answer; the rest would only have explained it
     return bytes(answer)
 
 
