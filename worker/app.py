@@ -126,6 +126,7 @@ class Worker:
             dead_letters=letters,
             order=settings.order,
             limits=settings.limits,
+            spoiled=settings.dead_letters,
             intervals=settings.store,
             metrics=self._metrics,
             health=self._health,

@@ -169,6 +169,20 @@ class LimitSettings(Settings):
     """Silence of an owner that was asked for a partition, after which the partition is taken."""
 
 
+class DeadLetterSettings(Settings):
+    """When dead letters are too many, and how long they are kept."""
+
+    stop_ratio: float = Field(default=0.5, gt=0, le=1)
+    """A partition stops when more than this share of its messages cannot be decoded: a wrong hub or a broken producer
+    must not empty the hub into the dead-letter store. 1: never."""
+    of_at_least: int = Field(default=100, ge=1)
+    """Fewer messages than this say nothing."""
+    per_minutes: float = Field(default=5, gt=0)
+    """The span in which they are counted."""
+    keep_days: float = Field(default=14, gt=0)
+    """After this a dead letter is deleted."""
+
+
 class HttpSettings(Settings):
     """Where /metrics, /livez and /readyz are served."""
 
@@ -184,6 +198,7 @@ class WorkerSettings(Settings):
     store: StoreSettings = Field(discriminator="kind")
     order: OrderSettings = OrderSettings()
     limits: LimitSettings = LimitSettings()
+    dead_letters: DeadLetterSettings = DeadLetterSettings()
     http: HttpSettings = HttpSettings()
     # Text, because a default is validated as if it stood in the file.
     routes_file: FilePath = Field(default="routes.yaml", validate_default=True)

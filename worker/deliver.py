@@ -105,7 +105,7 @@ class Lane:
         self._concurrency = settings.concurrency
         self._pace_seconds = 1 / settings.rate if settings.rate else 0.0
         self._give_up_after_seconds = settings.retry.give_up_after_seconds or give_up_after_seconds
-        self._paused_by_operator = settings.paused
+        self._sheds = settings.overflow == "dead_letter"
         self._jitter = random.Random(seed)  # noqa: S311 - spreads retries, guards nothing
         self._metrics = metrics
         self._queued = metrics.lane_queued.labels(self.name)
@@ -117,7 +117,7 @@ class Lane:
         self._refused: set[Subject] = set()
         self._next_start = 0.0
         self._last_error = ""
-        if not self._paused_by_operator:
+        if not settings.paused:
             self._open.set()
         self._show_pause()
 
@@ -133,12 +133,30 @@ class Lane:
 
     def withdraw(self, owner: Owner) -> None:
         """Forgets an owner's deliveries, except those being tried. The owner is closed: nothing of it starts again."""
+        self._take_waiting(owner)
+
+    def shed(self, owner: Owner, *, at_least: int) -> None:
+        """The owner's partition is full: where the sink's overflow says so, its waiting deliveries are given up.
+
+        Not when there are fewer than `at_least`: then it is not this sink that fills the partition.
+        """
+        if self._sheds and self._waiting(owner) >= at_least:
+            for job in self._take_waiting(owner):
+                job.owner.gave_up(job, "overflow", "the partition was full and this sink's overflow is dead_letter")
+
+    def _waiting(self, owner: Owner) -> int:
+        return sum(len(chain.jobs) - chain.trying for key, chain in self._chains.items() if key[0] == id(owner))
+
+    def _take_waiting(self, owner: Owner) -> list[Job]:
+        taken: list[Job] = []
         for chain in [chain for key, chain in self._chains.items() if key[0] == id(owner)]:
-            while len(chain.jobs) > int(chain.trying):
-                chain.jobs.pop()
-                self._queued.dec()
-            if not chain.jobs:
+            tried = [chain.jobs.popleft()] if chain.trying else []
+            taken += chain.jobs
+            self._queued.dec(len(chain.jobs))
+            chain.jobs = deque(tried)
+            if not tried:
                 del self._chains[chain.key]
+        return taken
 
     async def run(self) -> None:
         """Works until it is cancelled."""

@@ -36,6 +36,9 @@ class Metrics:
         )
         self.decoded = self._counter("decoded_events", "Events decoded, by envelope.", "partition", "schema")
         self.bad = self._counter("bad_events", "Events or messages that could not be decoded.", "partition", "reason")
+        self.stopped = self._gauge(
+            "partition_stopped", "1 while nothing is read because too many messages cannot be decoded.", "partition"
+        )
         self.weak_order = self._counter(
             "weak_order_events", "Events whose sequencer or time was there but unusable.", "partition", "key"
         )

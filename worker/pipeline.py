@@ -15,9 +15,10 @@ from typing import Any
 import structlog
 
 from worker import deadletters
-from worker.config import LimitSettings, OrderSettings, StoreIntervals
+from worker.config import DeadLetterSettings, LimitSettings, OrderSettings, StoreIntervals
 from worker.deadletters import DeadLetterWriter
 from worker.decode import decode
+from worker.decode_limit import DecodeLimit
 from worker.deliver import Job, Lane
 from worker.duplicates import Duplicates, Verdict
 from worker.events import BadEvent, Message, PartitionId, Placed, Position, Released, UnixSeconds
@@ -40,6 +41,10 @@ _STALL_SECONDS = 60.0
 _RECENT_KEPT = 1000
 """Recent events kept in the state to recognise re-sent ones after a hand-over: about 100 bytes each."""
 _MEMORY_EVENTS = 200_000
+_PATIENCE_SECONDS = 5.0
+"""How long a partition is full before a sink with `overflow: dead_letter` gives up: a burst is no overflow."""
+_FILLS_IT = 10
+"""A sink fills a partition when at least this part (a tenth) of limits.in_flight waits for it."""
 _LETTERS_PER_MESSAGE = 100
 """Each holds the whole message: a megabyte of bad elements must not become a terabyte of dead letters."""
 
@@ -55,6 +60,7 @@ class Parts:
     dead_letters: DeadLetterWriter
     order: OrderSettings
     limits: LimitSettings
+    spoiled: DeadLetterSettings
     intervals: StoreIntervals
     metrics: Metrics
     health: Health
@@ -87,6 +93,11 @@ class Pipeline:
         )
         self._duplicates = Duplicates(memory_seconds=parts.order.memory_hours * 3600, limit=_MEMORY_EVENTS)
         self._progress = Progress()
+        self._decode_limit = DecodeLimit(
+            stop_ratio=parts.spoiled.stop_ratio,
+            of_at_least=parts.spoiled.of_at_least,
+            per_seconds=parts.spoiled.per_minutes * 60,
+        )
         self._open: dict[Position, _Open] = {}
         self._letters = 0
         self._counted = (0, 0)
@@ -94,6 +105,8 @@ class Pipeline:
         self._now = UnixSeconds(0.0)
         self._now_read_at = 0.0
         self._room_again = asyncio.Event()
+        self._crowded_since: float | None = None
+        """Since when the partition has been full, and never half empty."""
         self._quiet = asyncio.Event()
 
     def stop_starting(self) -> None:
@@ -125,7 +138,26 @@ class Pipeline:
                 if self._full:
                     await self._room()
                 self._take_in(message)
+                if self._decode_limit.exceeded:
+                    await self._stand_still()
             self._show()
+
+    async def _stand_still(self) -> None:
+        """Reads nothing more until it is cancelled; what was read goes its way."""
+        limit, name = self._decode_limit, f"partition {self.partition}"
+        detail = f"stopped: {limit.bad} of its last {limit.messages} messages cannot be decoded; is this the right hub?"
+        _log.error("partition stopped", partition=self.partition, undecodable=limit.bad, messages=limit.messages)
+        self._parts.health.set_ready(name, ok=False, detail=detail)
+        self._parts.metrics.stopped.labels(self.partition).set(1)
+        try:
+            while True:
+                self._beat()
+                await self._release_due()
+                self._show()
+                await asyncio.sleep(_BEAT_SECONDS)
+        finally:
+            self._parts.health.set_ready(name, ok=True)
+            self._parts.metrics.stopped.labels(self.partition).set(0)
 
     def _take_in(self, message: Message) -> None:
         watermark = self._progress.watermark
@@ -135,6 +167,8 @@ class Pipeline:
         self._now_read_at = asyncio.get_running_loop().time()
         self._release(self._now)
         elements = decode(message)
+        decoded = not elements or any(not isinstance(element, BadEvent) for element in elements)
+        self._decode_limit.saw(decoded=decoded, now=self._now_read_at)
         self._progress.begin(message.sequence_number, message.offset, len(elements))
         self._unsettled.append((message.sequence_number, message.enqueued_at))
         bad: list[tuple[Position, BadEvent]] = []
@@ -282,6 +316,8 @@ class Pipeline:
         del self._open[position]
         self._settle(position, entry, "delivered" if sink else "bad")
         self._room_again.set()
+        if len(self._open) < self._parts.limits.in_flight // 2:
+            self._crowded_since = None
 
     def _settle(self, position: Position, entry: _Open, outcome: str) -> None:
         self._progress.settle(position)
@@ -300,7 +336,9 @@ class Pipeline:
         return len(self._open) >= self._parts.limits.in_flight
 
     async def _room(self) -> None:
-        """Full means that reading waits."""
+        """Full means that reading waits; after a while, sinks that say so give up what waits for them."""
+        if self._crowded_since is None:
+            self._crowded_since = asyncio.get_running_loop().time()
         while self._full:
             self._beat()
             self._room_again.clear()
@@ -309,6 +347,13 @@ class Pipeline:
                     await self._room_again.wait()
             except TimeoutError:
                 self._show()
+            self._shed()
+
+    def _shed(self) -> None:
+        since = self._crowded_since
+        if since is not None and asyncio.get_running_loop().time() - since >= _PATIENCE_SECONDS:
+            for lane in self._parts.lanes.values():
+                lane.shed(self, at_least=max(1, self._parts.limits.in_flight // _FILLS_IT))
 
     def _time(self) -> UnixSeconds:
         """The partition's clock: the newest enqueued time, going on by itself once there is nothing more to read."""

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
 
@@ -138,6 +138,9 @@ class SinkSettings(Settings):
     rate: float | None = Field(default=None, gt=0)
     """Attempts per second at most, over all partitions of this process; None: no limit."""
     retry: RetrySettings = RetrySettings()
+    overflow: Literal["block", "dead_letter"] = "block"
+    """What happens when a partition has limits.in_flight unsettled events: reading waits, or this sink's waiting
+    deliveries become dead letters so that the other sinks go on."""
     paused: bool = False
     """Holds its events: nothing is sent, nothing is given up, and the checkpoint waits."""
     dry_run: bool = False

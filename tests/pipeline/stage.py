@@ -11,7 +11,7 @@ from tests.fakes import FakeSink, MemoryStore
 from tests.virtual_time import settle_down
 from worker import state as codec
 from worker.claim import Claim
-from worker.config import LimitSettings, OrderSettings, StoreIntervals
+from worker.config import DeadLetterSettings, LimitSettings, OrderSettings, StoreIntervals
 from worker.deadletters import DeadLetterWriter
 from worker.deliver import Lane
 from worker.events import Message, PartitionId, UnixSeconds
@@ -66,6 +66,7 @@ class Stage:
         late: Late = Late.DELIVER,
         limits: dict[str, Any] | None = None,
         lanes: dict[str, Any] | None = None,
+        lane: dict[str, dict[str, Any]] | None = None,
     ) -> None:
         self.store = store or MemoryStore()
         self.sinks = sinks or {"out": FakeSink()}
@@ -74,7 +75,7 @@ class Stage:
         self.letters = DeadLetterWriter(self.store, self.metrics)
         self.lanes = {
             name: Lane(
-                SinkSettings(name=name, kind="fake", **(lanes or {})),
+                SinkSettings(name=name, kind="fake", **{**(lanes or {}), **(lane or {}).get(name, {})}),
                 sink,
                 give_up_after_seconds=3600,
                 metrics=self.metrics,
@@ -91,6 +92,7 @@ class Stage:
             dead_letters=self.letters,
             order=OrderSettings(window_seconds=window),
             limits=LimitSettings(**(limits or {})),
+            spoiled=DeadLetterSettings(),
             intervals=StoreIntervals(),
             metrics=self.metrics,
             health=Health(limit_seconds=30, clock=lambda: asyncio.get_running_loop().time()),
