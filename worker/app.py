@@ -40,8 +40,9 @@ _LOOP_LIMIT_SECONDS = 30.0
 """A loop that has not moved for so long is stuck: /livez says so, and the kubelet restarts the process."""
 _REQUESTS_SECONDS = 0.5
 """How often the worker looks whether somebody asks for one of its partitions."""
-_MARGIN_SECONDS = 2.0
-"""What closing the client and the last writes may take beyond the drain."""
+_MARGIN_SECONDS = 3.5
+"""What the last writes and closing the client may take beyond the drain."""
+_RELEASE_SECONDS = 1.0
 
 
 class EndedEarly(WorkerError):
@@ -216,11 +217,12 @@ def _build_store(config: Config, scope: HubScope, credential: DefaultAzureCreden
 
 async def _release(store: Store, leases: Leases) -> None:
     """Gives up in the store what the SDK may have left behind; others need not wait for the expiry."""
-    for owner in leases.owner_ids:
-        try:
-            await store.release_ownership(owner)
-        except StoreUnavailable as error:
-            _log.warning("ownership not released, it will expire", error=str(error))
+    try:
+        async with asyncio.timeout(_RELEASE_SECONDS):
+            for owner in leases.owner_ids:
+                await store.release_ownership(owner)
+    except (StoreUnavailable, TimeoutError) as error:
+        _log.warning("ownership not released, it will expire", error=str(error) or "the store does not answer")
 
 
 async def _forever(work: Awaitable[None], name: str) -> None:

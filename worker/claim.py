@@ -20,6 +20,8 @@ from worker.stores import StateVersion
 _log = structlog.get_logger()
 
 _STORE_RETRY_SECONDS = 1.0
+_LAST_SAVE_SECONDS = 3.0
+"""What a stop may take beyond the drain; without it, the next owner waits for our silence and repeats a little."""
 
 
 class Claim:
@@ -137,10 +139,12 @@ class Claim:
 
     async def _leave(self, keeper: Keeper) -> None:
         try:
-            await keeper.save(released=True)
-            await keeper.checkpoint()
-        except (StoreUnavailable, Fenced) as error:
-            _log.warning("partition left without a last save", partition=self.partition, error=str(error))
+            async with asyncio.timeout(_LAST_SAVE_SECONDS):
+                await keeper.save(released=True)
+                await keeper.checkpoint()
+        except (StoreUnavailable, Fenced, TimeoutError) as error:
+            reason = str(error) or f"the store took longer than {_LAST_SAVE_SECONDS:g} s"
+            _log.warning("partition left without a last save", partition=self.partition, error=reason)
 
     def _snapshot(self) -> dict[str, Any]:
         request = self.tenure.state.request if self.tenure and self.closed else None

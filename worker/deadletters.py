@@ -1,7 +1,7 @@
 """What was given up becomes a dead letter: made from a message or an event, written durably, and only then settled.
 
 Never gives up itself: while the store cannot be reached, letters wait here and their events stay unsettled, so that
-the in-flight bound of their partition makes reading wait.
+the in-flight bound of their partition makes reading wait. Letters that became too old are deleted here too.
 """
 
 import asyncio
@@ -23,6 +23,10 @@ _log = structlog.get_logger()
 _BATCH = 100
 _FIRST_RETRY_SECONDS = 0.5
 _LONGEST_RETRY_SECONDS = 15.0
+_EXPIRY_FIRST_SECONDS = 60.0
+"""Not at once: at the start the store is busy with partitions that change hands."""
+_EXPIRY_SECONDS = 3600.0
+_DAY_SECONDS = 86_400.0
 
 
 def from_bad_event(message: Message, index: int | None, bad: BadEvent) -> DeadLetter:
@@ -106,3 +110,41 @@ class DeadLetterWriter:
                 delay = min(_LONGEST_RETRY_SECONDS, delay * 2)
             else:
                 return
+
+
+class Expiry:
+    """Deletes the letters that became older than `keep_days`: soon after the start, then every hour.
+
+    Every process does, whatever partitions it has; that a letter is deleted by another one is fine.
+    """
+
+    def __init__(
+        self, store: Store, metrics: Metrics, *, keep_days: float, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._store = store
+        self._metrics = metrics
+        self._keep_days = keep_days
+        self._clock = clock
+        self._said = ""
+
+    async def run(self) -> None:
+        """Works until it is cancelled. While the store cannot be reached, letters are merely kept for longer."""
+        await asyncio.sleep(_EXPIRY_FIRST_SECONDS)
+        while True:
+            await self._expire()
+            await asyncio.sleep(_EXPIRY_SECONDS)
+
+    async def _expire(self) -> None:
+        # Not before 1970, whatever the days: no message is that old, and a calendar has a first year.
+        before = max(0.0, self._clock() - self._keep_days * _DAY_SECONDS)
+        try:
+            expired = await self._store.expire_dead_letters(UnixSeconds(before))
+        except StoreUnavailable as error:
+            if str(error) != self._said:
+                self._said = str(error)
+                _log.warning("old dead letters not deleted, trying again in an hour", error=self._said)
+            return
+        self._said = ""
+        if expired:
+            self._metrics.dead_letters_expired.inc(expired)
+            _log.info("old dead letters deleted", count=expired, keep_days=self._keep_days)

@@ -82,6 +82,9 @@ class Metrics:
         self.lane_queued = self._gauge("lane_queued_events", "Deliveries that wait or are being tried.", "sink")
         self.lane_paused = self._gauge("lane_paused", "1 while a lane is paused.", "sink")
         self.dead_letters = self._counter("dead_letters", "Dead letters written.", "reason", "sink")
+        self.dead_letters_expired = self._counter(
+            "dead_letters_expired", "Dead letters deleted because they became older than dead_letters.keep_days."
+        )
 
     def _ownership(self) -> None:
         self.owned = self._gauge("partitions_owned", "Partitions this process holds a generation of.")

@@ -26,7 +26,7 @@ _log = structlog.get_logger()
 
 _HEARTBEAT_SECONDS = 2.0
 """How often the SDK calls back for a quiet partition."""
-_CLOSE_SECONDS = 5.0
+_CANCEL_SECONDS = 1.0
 _BATCH = 300
 """Messages handed over at once, at most."""
 
@@ -69,7 +69,7 @@ class Source:
             if not self._stopping:  # the process fails: leave no task that goes on claiming
                 self._leases.stop_claiming()
                 self._receiving.cancel()
-                await asyncio.wait({self._receiving}, timeout=_CLOSE_SECONDS)
+                await asyncio.wait({self._receiving}, timeout=_CANCEL_SECONDS)
         if not self._stopping:
             await self._receiving
             raise HubUnavailable("the Event Hubs client stopped receiving by itself")
@@ -82,7 +82,7 @@ class Source:
             claim.close()
 
     async def stop(self, *, seconds: float) -> None:
-        """Closes the client once the claims have ended; bounded by `seconds`, twice.
+        """Closes the client once the claims have ended; bounded by `seconds` and a little.
 
         Measured to work: close the client, then cancel its task. The other order leaves ownership behind, and close
         alone takes another balancing interval to return.
@@ -95,7 +95,7 @@ class Source:
         except TimeoutError:
             _log.warning("the Event Hubs client did not close in time", seconds=seconds)
         self._receiving.cancel()
-        await asyncio.wait({self._receiving}, timeout=seconds)
+        await asyncio.wait({self._receiving}, timeout=_CANCEL_SECONDS)
 
     async def _receive(self, client: EventHubConsumerClient) -> None:
         await client.receive_batch(

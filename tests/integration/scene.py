@@ -50,7 +50,7 @@ class Scene:
         self.family = family
         self.records = records
         self.connection_string = ""
-        self._url = url
+        self.url = url
         self._azurite = azurite
         self._ports: dict[str, int] = {}
         self._audit = AuditTail(records["audit"], folder / "audit.jsonl")
@@ -93,7 +93,7 @@ class Scene:
         return {
             "sinks": [
                 {"name": "audit", "kind": "file", "path": "../audit.jsonl"},
-                {"name": "out", "kind": "webhook", "url": self._url, "concurrency": 32},
+                {"name": "out", "kind": "webhook", "url": self.url, "concurrency": 32},
             ],
             "routes": [{"name": "everything", "sinks": ["audit", "out"]}],
         }

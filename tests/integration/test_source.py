@@ -138,6 +138,18 @@ async def test_an_amqp_value_is_read_and_a_map_becomes_a_dead_letter_kept_as_jso
     assert "AMQP" in kept[2].detail
 
 
+async def test_a_valid_event_of_a_megabyte_is_fine_and_goes_on_after_a_nesting_bomb(connection_string, monkeypatch):
+    large = orjson.dumps([blob_event("large", 1, data="x" * 1_047_000)])
+    await send(connection_string, EventData(b"[" * 1_000_000), partition_id="0")
+    await send(connection_string, EventData(large), partition_id="0")
+    stage = Stage(window=0)
+    async with working(hub_for(connection_string, monkeypatch), stage):
+        await eventually(lambda: stage.sinks["out"].ids == ["large-1"])
+        await eventually(lambda: "put_dead_letters" in stage.store.calls)
+    [letter] = await stage.dead_letters()
+    assert letter.body == b"[" * 1_000_000
+
+
 async def test_cloudevents_in_binary_mode_are_read_from_application_properties(connection_string, monkeypatch):
     event = EventData(b'{"answer": 42}')
     event.content_type = "application/json"

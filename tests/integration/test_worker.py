@@ -90,6 +90,35 @@ async def test_a_joining_worker_gets_its_share_and_nothing_is_delivered_twice(tm
     assert [sink.doubled for sink in verdict.sinks] == [0, 0]
 
 
+async def test_a_worker_whose_destination_never_answers_stops_in_time_and_another_goes_on(tmp_path: Path):
+    messages = traffic(300, seed=SEED)
+    async with scene(tmp_path) as stage:
+        answering = stage.url
+        connected = asyncio.Event()
+
+        async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            connected.set()
+            await reader.read()
+            writer.close()
+
+        silent = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
+        stage.url = f"http://127.0.0.1:{silent.sockets[0].getsockname()[1]}/events"
+        stuck = await stage.start_worker("stuck")
+        await stage.until_shared("stuck")
+        await stage.send(messages)
+        async with asyncio.timeout(30):
+            await connected.wait()
+        async with asyncio.timeout(DRAIN_SECONDS + 5):
+            await stage.family.stop([stuck])
+        silent.close()
+        stage.url = answering
+        await stage.start_worker("next")
+        await stage.until_delivered(messages)
+        verdict = await stage.verdict(messages)
+    assert faults(verdict) == NONE
+    assert [sink.doubled for sink in verdict.sinks] == [0, 0]
+
+
 async def test_without_a_hub_the_worker_says_so_tries_again_and_stops_when_asked(tmp_path: Path):
     async with scene(tmp_path) as stage:
         listening, free = stage.connection_string, "127.0.0.1:1;"

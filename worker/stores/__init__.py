@@ -105,6 +105,13 @@ class Store(Protocol):
         """Keeps them durably. A letter whose id is there already is left as it is."""
         ...
 
-    def dead_letters(self) -> AsyncIterator[DeadLetter]:
-        """All of them, oldest first."""
+    def dead_letters(self, *, bodies: bool = True) -> AsyncIterator[DeadLetter]:
+        """All of them, oldest first, by when the hub took the message; on request without bodies and properties."""
+        ...
+
+    async def expire_dead_letters(self, before: UnixSeconds) -> int:
+        """Deletes those whose `time` (when they became dead letters) is before this; returns how many it deleted.
+
+        A letter that this version does not understand stays. After a StoreUnavailable some may be deleted already.
+        """
         ...

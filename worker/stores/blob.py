@@ -16,7 +16,7 @@ call may take: who calls, calls again.
 import asyncio
 import base64
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from uuid import uuid4
 
 from azure.eventhub.aio import CheckpointStore
@@ -24,13 +24,25 @@ from azure.eventhub.extensions.checkpointstoreblobaio import BlobCheckpointStore
 from azure.storage.blob.aio import BlobClient
 
 from worker.errors import Conflict, StoreUnavailable
-from worker.events import PartitionId
+from worker.events import PartitionId, UnixSeconds
 from worker.stores import DeadLetter, HubScope, StateVersion, StoredState
-from worker.stores.container import Changed, Container, Metadata, read, read_metadata, unquoted, write, write_metadata
+from worker.stores.container import (
+    Changed,
+    Container,
+    Metadata,
+    delete,
+    read,
+    read_metadata,
+    unquoted,
+    write,
+    write_metadata,
+)
 from worker.stores.layout import (
+    is_older,
     letter_from_json,
     letter_name,
     letter_to_json,
+    name_after,
     scope_prefix,
     sdk_names,
     sdk_scope,
@@ -38,11 +50,22 @@ from worker.stores.layout import (
 )
 
 _LETTERS_AT_ONCE = 16
-"""Requests in flight while letters are read or written; also bounds memory, a letter being up to about 1.4 MB."""
+"""Requests in flight while letters are read, written or deleted; also bounds memory: a letter has up to 1.4 MB."""
+_EXPIRING_PER_PAGE = 100
+"""Small, because a page of thousands would hold up the event loop while it is parsed, and most often none is old."""
 
 _SUMMARY = "letter"
 _LONGEST_SUMMARY = 7_000
 """The service takes 8 KiB of metadata for a blob."""
+
+
+class _Listed(NamedTuple):
+    """A letter as a list request gives it; the summary only where it was asked for and is not too long."""
+
+    name: str
+    etag: str
+    summary: bytes | None
+
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -74,6 +97,7 @@ class BlobStore:
         )
         self._scope = scope
         self._prefix = scope_prefix(scope)
+        self._deadletters = f"{self._prefix}/deadletters/"
         self._checkpoints = _Checkpoints(self._container)
 
     @property
@@ -141,14 +165,21 @@ class BlobStore:
 
         Without, a list request brings thousands; with, each letter costs a request of its own.
         """
-        pages = self._container.client.list_blobs(
-            name_starts_with=f"{self._prefix}/deadletters/", include=None if bodies else ["metadata"]
-        ).by_page()
-        while (page := await self._next_page(pages)) is not None:
+        async for page in self._pages(include=None if bodies else ["metadata"]):
             for some in _batches(page, _LETTERS_AT_ONCE):
-                for letter in await _together(self._dead_letter(*entry, bodies=bodies) for entry in some):
+                for letter in await _together(self._dead_letter(listed, bodies=bodies) for listed in some):
                     if letter is not None:
                         yield letter
+
+    async def expire_dead_letters(self, before: UnixSeconds) -> int:
+        """A list request for each hundred, and a request for each that is deleted. Needs the right to delete."""
+        expired, end = 0, f"{self._deadletters}{name_after(before)}"
+        async for page in self._pages(include=["metadata"], results_per_page=_EXPIRING_PER_PAGE):
+            for some in _batches([listed for listed in page if listed.name < end], _LETTERS_AT_ONCE):
+                expired += sum(await _together(self._expire(listed, before) for listed in some))
+            if page and page[-1].name >= end:
+                break
+        return expired
 
     def _blob(self, kind: str, name: str) -> BlobClient:
         return self._container.client.get_blob_client(f"{self._prefix}/{kind}/{name}")
@@ -161,23 +192,43 @@ class BlobStore:
             except Changed:
                 return  # it is there already
 
-    async def _next_page(self, pages: AsyncIterator[AsyncIterator[Any]]) -> list[tuple[str, str | None]] | None:
-        """Names, with summaries where they were asked for."""
+    async def _pages(self, **options: Any) -> AsyncIterator[list[_Listed]]:
+        pages = self._container.client.list_blobs(name_starts_with=self._deadletters, **options).by_page()
+        while (page := await self._next_page(pages)) is not None:
+            yield page
+
+    async def _next_page(self, pages: AsyncIterator[AsyncIterator[Any]]) -> list[_Listed] | None:
         async with self._container.reaching("list the dead letters"):
             try:
-                return [(blob.name, (blob.metadata or {}).get(_SUMMARY)) async for blob in await anext(pages)]
+                return [_listed(blob) async for blob in await anext(pages)]
             except StopAsyncIteration:
                 return None
 
-    async def _dead_letter(self, name: str, summary: str | None, *, bodies: bool) -> DeadLetter | None:
-        if summary is not None:
-            return self._parsed(name, base64.b64decode(summary))
-        async with self._container.reaching("read a dead letter"):
-            found = await read(self._container.client.get_blob_client(name))
-        if found is None:
+    async def _dead_letter(self, listed: _Listed, *, bodies: bool) -> DeadLetter | None:
+        row = await self._row(listed)
+        if row is None:
             return None  # dropped since it was listed
-        letter = self._parsed(name, found[0])
+        letter = self._parsed(listed.name, row)
         return letter if bodies else without_body(letter)
+
+    async def _row(self, listed: _Listed) -> bytes | None:
+        """What is known of the letter from the list, else the whole of it."""
+        if listed.summary is not None:
+            return listed.summary
+        async with self._container.reaching("read a dead letter"):
+            found = await read(self._container.client.get_blob_client(listed.name))
+        return found[0] if found else None
+
+    async def _expire(self, listed: _Listed, before: UnixSeconds) -> bool:
+        row = await self._row(listed)
+        if row is None or not is_older(row, before):
+            return False
+        async with self._container.reaching("delete a dead letter"):
+            try:
+                await delete(self._container.client.get_blob_client(listed.name), expected=listed.etag)
+            except Changed:
+                return False  # dropped since it was listed, or even written anew
+        return True
 
     def _parsed(self, name: str, row: bytes) -> DeadLetter:
         try:
@@ -186,6 +237,11 @@ class BlobStore:
             raise StoreUnavailable(
                 f"The dead letter {name} in {self._container.where} cannot be read: {error}"
             ) from error
+
+
+def _listed(blob: Any) -> _Listed:
+    summary = (blob.metadata or {}).get(_SUMMARY)
+    return _Listed(blob.name, blob.etag, None if summary is None else base64.b64decode(summary))
 
 
 def _summary(letter: DeadLetter) -> dict[str, str]:

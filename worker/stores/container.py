@@ -146,6 +146,18 @@ async def write_metadata(blob: BlobClient, values: dict[str, str], *, expected: 
     return _written(answer)
 
 
+async def delete(blob: BlobClient, *, expected: str) -> None:
+    """Deletes the blob when its etag is still `expected`. Raises Changed, also when it is gone."""
+    try:
+        await blob.delete_blob(**_only_if(expected))
+    except ResourceModifiedError as error:
+        raise Changed from error
+    except ResourceNotFoundError as error:
+        if _is_blob(error):
+            raise Changed from error
+        raise
+
+
 def unquoted(etag: str) -> str:
     """The etag as list requests give it."""
     return etag.strip('"')

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import quote
 from uuid import UUID
 
+from worker.events import UnixSeconds
 from worker.stores import DeadLetter, HubScope
 
 LETTER_FORMAT = 1
@@ -44,8 +45,19 @@ def letter_name(letter: DeadLetter) -> str:
 
     Made only of what never changes, so that a letter written again, also by another process, meets its own name.
     """
-    enqueued = datetime.fromtimestamp(letter.enqueued_at, UTC)
-    return f"{enqueued:%Y%m%dT%H%M%S.%f}Z-{letter.sequence_number:020d}-{quote(letter.id, safe='')}"
+    return f"{_timestamp(letter.enqueued_at)}-{letter.sequence_number:020d}-{quote(letter.id, safe='')}"
+
+
+def name_after(enqueued_at: UnixSeconds) -> str:
+    """What sorts after the name of every letter whose message the hub took until then.
+
+    A letter is never older than its message, so those that became dead letters until then are before it too.
+    """
+    return f"{_timestamp(enqueued_at)}~"  # "~" sorts after the "-" of a name
+
+
+def _timestamp(time: UnixSeconds) -> str:
+    return f"{datetime.fromtimestamp(time, UTC):%Y%m%dT%H%M%S.%f}Z"
 
 
 def letter_to_json(letter: DeadLetter) -> bytes:
@@ -71,6 +83,14 @@ def letter_from_json(row: bytes) -> DeadLetter:
         return DeadLetter(**values)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"it is no dead letter: {error}") from error
+
+
+def is_older(row: bytes, before: UnixSeconds) -> bool:
+    """Whether it became a dead letter before this; never for a row that this version does not understand."""
+    try:
+        return letter_from_json(row).time < before
+    except ValueError:
+        return False
 
 
 def without_body(letter: DeadLetter) -> DeadLetter:

@@ -15,12 +15,14 @@ from typing import Any, TypeVar
 from azure.eventhub.aio import CheckpointStore
 
 from worker.errors import ConfigError, Conflict, StoreUnavailable
-from worker.events import PartitionId
+from worker.events import PartitionId, UnixSeconds
 from worker.stores import DeadLetter, HubScope, StateVersion, StoredState
 from worker.stores.layout import (
+    LETTER_FORMAT,
     letter_from_json,
     letter_name,
     letter_to_json,
+    name_after,
     scope_prefix,
     sdk_names,
     sdk_scope,
@@ -48,6 +50,14 @@ _SCHEMA = (
 _WAL_AGAIN_SECONDS = 0.01
 _LETTERS_PER_QUERY = 64
 """Bounds memory: a letter holds a message of up to 1 MiB."""
+_LETTERS_PER_DELETION = 16
+"""Bounds how long other writers wait: about 0.1 s for messages of 1 MiB."""
+_EXPIRE_LETTERS = """
+    DELETE FROM dead_letters WHERE scope = ? AND name > ? AND name <= ? AND
+    CASE WHEN json_valid(CAST(letter AS TEXT)) THEN
+        json_extract(CAST(letter AS TEXT), '$.format') <= ? AND json_extract(CAST(letter AS TEXT), '$.time') < ?
+    END"""
+"""Read by SQLite on its own thread: to parse large letters in Python would hold up the event loop."""
 
 _Result = TypeVar("_Result")
 
@@ -132,6 +142,16 @@ class SqliteStore:
             if len(rows) < _LETTERS_PER_QUERY:
                 return
             last = rows[-1][0]
+
+    async def expire_dead_letters(self, before: UnixSeconds) -> int:
+        """A few in each transaction. The file does not shrink; what becomes free is used again."""
+        names = "SELECT name FROM dead_letters WHERE scope = ? AND name > ? AND name < ? ORDER BY name LIMIT ?"
+        expired, last, end = 0, "", name_after(before)
+        while some := await self._database.read(names, (self._scope, last, end, _LETTERS_PER_DELETION)):
+            first, last = last, some[-1][0]
+            values = (self._scope, first, last, LETTER_FORMAT, before)
+            expired += await self._database.execute(_EXPIRE_LETTERS, [values])
+        return expired
 
     def _letter(self, name: str, row: bytes) -> DeadLetter:
         try:
@@ -247,13 +267,13 @@ class _Database:
         """All rows of one query; in WAL mode it waits for nobody."""
         return await self._on_thread(lambda: self._guarded(lambda db: db.execute(query, values).fetchall()))
 
-    async def execute(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
-        """One statement, once for each row, in one transaction."""
+    async def execute(self, statement: str, rows: Sequence[tuple[object, ...]]) -> int:
+        """One statement, once for each row, in one transaction; returns how many rows of the table it changed."""
 
-        def work(db: sqlite3.Connection) -> None:
-            db.executemany(statement, rows)  # its cursor stays on this thread
+        def work(db: sqlite3.Connection) -> int:
+            return db.executemany(statement, rows).rowcount  # its cursor stays on this thread
 
-        await self.write(work)
+        return await self.write(work)
 
     async def write(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
         """Queries and changes in one transaction, alone on the file from its first statement on."""
