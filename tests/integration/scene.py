@@ -109,6 +109,12 @@ class Scene:
         samples = [each for family in text_string_to_metric_families(text) for each in family.samples]
         return {f"{each.name}{sorted(each.labels.values())}": each.value for each in samples}
 
+    async def status(self, name: str, path: str) -> int:
+        """What the worker's HTTP port answers."""
+        address = f"http://127.0.0.1:{self._ports[name]}{path}"
+        async with aiohttp.ClientSession() as session, session.get(address) as answer:
+            return answer.status
+
     async def owned(self, name: str) -> float:
         """How many partitions the worker holds."""
         return (await self.metrics(name)).get("worker_partitions_owned[]", 0)

@@ -7,6 +7,8 @@ import pytest
 
 from tests.integration.scene import DRAIN_SECONDS, Scene, scene, traffic
 from tests.support import eventually
+from worker.events import PartitionId
+from worker.local.children import ChildFailed
 from worker.local.verdict import Verdict
 
 SEED = 7
@@ -31,6 +33,7 @@ async def test_two_workers_deliver_everything_once_and_in_order(tmp_path: Path, 
     async with scene(tmp_path, azurite_or_none) as stage:
         workers = [await stage.start_worker(name) for name in ("one", "two")]
         await stage.until_shared("one", "two")
+        assert [await stage.status("one", path) for path in ("/livez", "/readyz")] == [200, 200]
         await stage.send(messages, rate=2000)
         await stage.until_delivered(messages)
         await _until_checkpoints_have_arrived(stage)
@@ -117,6 +120,20 @@ async def test_a_worker_whose_destination_never_answers_stops_in_time_and_anothe
         verdict = await stage.verdict(messages)
     assert faults(verdict) == NONE
     assert [sink.doubled for sink in verdict.sinks] == [0, 0]
+
+
+async def test_a_state_written_by_a_newer_version_ends_the_worker_with_a_sentence(tmp_path: Path):
+    async def until_it_ends() -> None:
+        async with scene(tmp_path) as stage:
+            async with stage.store() as store:
+                await store.write_state(PartitionId("0"), b'{"format": 2}', expected=None)
+            await stage.start_worker("old")
+            await asyncio.Event().wait()
+
+    with pytest.raises(ChildFailed, match="exit code 1") as failure:
+        await until_it_ends()
+    assert "has format 2" in str(failure.value)
+    assert "Traceback" not in str(failure.value)
 
 
 async def test_without_a_hub_the_worker_says_so_tries_again_and_stops_when_asked(tmp_path: Path):
