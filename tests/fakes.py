@@ -9,9 +9,10 @@ from uuid import uuid4
 from azure.eventhub.aio import CheckpointStore
 
 from worker.errors import Conflict, StoreUnavailable
-from worker.events import PartitionId
+from worker.events import PartitionId, UnixSeconds
 from worker.sinks import Delivery
 from worker.stores import DeadLetter, StateVersion, StoredState
+from worker.stores.layout import is_older, letter_from_json, letter_name, letter_to_json, without_body
 
 
 class MemoryStore(CheckpointStore):
@@ -23,7 +24,7 @@ class MemoryStore(CheckpointStore):
         self._ownership: dict[tuple[str, ...], dict[str, Any]] = {}
         self._checkpoints: dict[tuple[str, ...], dict[str, Any]] = {}
         self._states: dict[PartitionId, StoredState] = {}
-        self._letters: dict[str, DeadLetter] = {}
+        self._letters: dict[str, bytes] = {}
 
     def _called(self, name: str) -> None:
         self.calls.append(name)
@@ -93,12 +94,20 @@ class MemoryStore(CheckpointStore):
     async def put_dead_letters(self, letters: list[DeadLetter]) -> None:
         self._called("put_dead_letters")
         for letter in letters:
-            self._letters.setdefault(letter.id, letter)
+            self._letters.setdefault(letter_name(letter), letter_to_json(letter))
 
-    async def dead_letters(self) -> AsyncIterator[DeadLetter]:
+    async def dead_letters(self, *, bodies: bool = True) -> AsyncIterator[DeadLetter]:
         self._called("dead_letters")
-        for letter in sorted(self._letters.values(), key=lambda each: each.enqueued_at):
-            yield letter
+        letters = [letter_from_json(row) for row in self._letters.values()]
+        for letter in sorted(letters, key=lambda each: (each.enqueued_at, each.sequence_number)):
+            yield letter if bodies else without_body(letter)
+
+    async def expire_dead_letters(self, before: UnixSeconds) -> int:
+        self._called("expire_dead_letters")
+        old = [name for name, row in self._letters.items() if is_older(row, before)]
+        for name in old:
+            del self._letters[name]
+        return len(old)
 
 
 def _key(row: dict[str, Any]) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from azure.identity.aio import DefaultAzureCredential
 from worker import logs
 from worker.claim import Claim
 from worker.config import BlobStoreSettings, Config
-from worker.deadletters import DeadLetterWriter
+from worker.deadletters import DeadLetterWriter, Expiry
 from worker.deliver import Lane
 from worker.errors import ConfigError, StoreUnavailable, WorkerError
 from worker.events import PartitionId
@@ -40,9 +40,9 @@ _LOOP_LIMIT_SECONDS = 30.0
 """A loop that has not moved for so long is stuck: /livez says so, and the kubelet restarts the process."""
 _REQUESTS_SECONDS = 0.5
 """How often the worker looks whether somebody asks for one of its partitions."""
-_MARGIN_SECONDS = 3.5
+_MARGIN_SECONDS = 2.5
 """What the last writes and closing the client may take beyond the drain."""
-_RELEASE_SECONDS = 1.0
+_RELEASE_SECONDS = 0.5
 
 
 class EndedEarly(WorkerError):
@@ -146,6 +146,9 @@ class Worker:
                 tasks.create_task(_forever(work, name), name=name)
                 for name, work in {
                     "dead letters": letters.run(),
+                    "expiry of dead letters": Expiry(
+                        store, self._metrics, keep_days=settings.dead_letters.keep_days
+                    ).run(),
                     "requests": self._watch(source, store),
                     **{f"lane {name}": lane.run() for name, lane in lanes.items()},
                 }.items()

@@ -20,7 +20,7 @@ from worker.stores import StateVersion
 _log = structlog.get_logger()
 
 _STORE_RETRY_SECONDS = 1.0
-_LAST_SAVE_SECONDS = 3.0
+_LAST_SAVE_SECONDS = 2.0
 """What a stop may take beyond the drain; without it, the next owner waits for our silence and repeats a little."""
 
 

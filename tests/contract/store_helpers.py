@@ -5,16 +5,21 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
+import pytest
 from aiohttp import web
 from yarl import URL
 
 from tests.support import azurite_connection_string
 from worker.events import PartitionId, UnixSeconds
-from worker.stores import DeadLetter, HubScope
+from worker.stores import DeadLetter, HubScope, Store
 from worker.stores.blob import BlobStore
 
 SCOPE = HubScope("Team.servicebus.windows.net:5671", "ML-Events", "$Default")
 P0, P1 = PartitionId("0"), PartitionId("1")
+OpenStore = Callable[..., Awaitable[Store]]
+real_stores = pytest.mark.parametrize("open_store", ["sqlite", "blob"], indirect=True)
+"""For what the fake has not: more than one scope."""
+
 HOP_HEADERS = {"connection", "keep-alive", "transfer-encoding", "content-length", "date", "server"}
 
 

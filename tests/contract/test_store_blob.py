@@ -13,6 +13,7 @@ from azure.storage.blob.aio import ContainerClient
 from tests.contract.store_helpers import P0, SCOPE, blob_store, endpoint_of, letter, names
 from tests.support import AZURITE_KEY, azurite_connection_string
 from worker.errors import ConfigError, StoreUnavailable
+from worker.events import UnixSeconds
 from worker.stores.blob import BlobStore
 
 PREFIX = "team.servicebus.windows.net:5671/ml-events/$default"
@@ -121,6 +122,17 @@ async def test_a_row_that_is_not_understood_is_named(store: BlobStore, blobs: Co
         await anext(store.dead_letters())
 
 
+@pytest.mark.parametrize("row", [b'{"format":2,"time":0}', b'{"format":1,"time":0}', b"[]", b"{"])
+async def test_a_row_that_is_not_understood_is_not_deleted_for_its_age(
+    store: BlobStore, blobs: ContainerClient, row: bytes
+):
+    await blobs.upload_blob(f"{PREFIX}/deadletters/00000000", row)
+    await store.put_dead_letters([letter()])
+
+    assert await store.expire_dead_letters(UnixSeconds(1_770_000_000.0)) == 1
+    assert [name async for name in blobs.list_blob_names()] == [f"{PREFIX}/deadletters/00000000"]
+
+
 # --- opening ---
 
 
@@ -159,7 +171,7 @@ async def test_many_processes_that_start_at_once_share_one_new_container(azurite
 
 
 async def test_a_wrong_key_is_refused_with_what_to_do_and_not_shown(azurite: str, container: str):
-    wrong = AZURITE_KEY.replace("E", "F")
+    wrong = AZURITE_KEY.swapcase()
     refused = blob_store(azurite.replace(AZURITE_KEY, wrong), container)
 
     with pytest.raises(StoreUnavailable, match=r"access is refused .*Check the connection string") as caught:

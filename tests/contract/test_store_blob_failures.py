@@ -12,8 +12,11 @@ from aiohttp import web
 from tests.contract.store_helpers import P0, SCOPE, Proxy, blob_store, letter, names
 from tests.support import AZURITE_KEY, azurite_connection_string, free_port
 from worker.errors import Conflict, StoreUnavailable
-from worker.events import PartitionId
+from worker.events import PartitionId, UnixSeconds
 from worker.stores.blob import BlobStore
+
+NOW = UnixSeconds(1_770_000_000.0)
+"""Later than the letters' time."""
 
 CALLS: dict[str, Callable[[BlobStore], Awaitable[object]]] = {
     "open": lambda store: store.open(),
@@ -23,6 +26,7 @@ CALLS: dict[str, Callable[[BlobStore], Awaitable[object]]] = {
     "write_state": lambda store: store.write_state(P0, b"", expected=None),
     "put_dead_letters": lambda store: store.put_dead_letters([letter(1)]),
     "dead_letters": lambda store: anext(store.dead_letters()),
+    "expire_dead_letters": lambda store: store.expire_dead_letters(NOW),
     "list_ownership": lambda store: store.checkpoints.list_ownership(*SCOPE),
     "claim_ownership": lambda store: store.checkpoints.claim_ownership([names(owner_id="a")]),
     "list_checkpoints": lambda store: store.checkpoints.list_checkpoints(*SCOPE),
@@ -169,6 +173,69 @@ async def test_release_leaves_a_row_that_was_taken_in_between(proxy: Proxy, behi
     assert [row["owner_id"] for row in await store.checkpoints.list_ownership(*SCOPE)] == ["b"]
 
 
+async def test_a_letter_that_is_dropped_before_it_can_be_deleted_is_not_counted(
+    proxy: Proxy, behind_proxy: BlobStore, store: BlobStore
+):
+    await store.put_dead_letters([letter(1), letter(2)])
+    dropped = []
+
+    async def drop_first(request: web.Request) -> None:
+        if request.method == "DELETE" and not dropped:
+            dropped.append(await store.expire_dead_letters(NOW))
+
+    proxy.meddle = drop_first
+
+    assert await behind_proxy.expire_dead_letters(NOW) + dropped[0] == 2
+
+
+async def test_a_letter_that_is_said_to_be_gone_is_not_counted(proxy: Proxy, behind_proxy: BlobStore):
+    """Azurite says that the condition is not met; this is the other answer that fits."""
+    await behind_proxy.put_dead_letters([letter(1), letter(2)])
+
+    async def gone(request: web.Request) -> web.Response | None:
+        if request.method == "DELETE" and "id-1" in request.path:
+            return web.Response(status=404, headers={"x-ms-error-code": "BlobNotFound"})
+        return None
+
+    proxy.meddle = gone
+
+    assert await behind_proxy.expire_dead_letters(NOW) == 1
+
+
+async def test_a_letter_that_is_written_anew_before_it_can_be_deleted_stays(
+    proxy: Proxy, behind_proxy: BlobStore, store: BlobStore
+):
+    anew = letter(1, time=NOW)
+    await store.put_dead_letters([letter(1)])
+    dropped = []
+
+    async def replace_first(request: web.Request) -> None:
+        if request.method == "DELETE" and not dropped:
+            dropped.append(await store.expire_dead_letters(NOW))
+            await store.put_dead_letters([anew])
+
+    proxy.meddle = replace_first
+
+    assert await behind_proxy.expire_dead_letters(NOW) == 0
+    assert dropped == [1]
+    assert [each async for each in store.dead_letters()] == [anew]
+
+
+async def test_letters_that_cannot_be_deleted_are_unavailable_and_the_others_go(
+    proxy: Proxy, behind_proxy: BlobStore, store: BlobStore
+):
+    await store.put_dead_letters([letter(number) for number in range(10)])
+
+    async def refuse_one(request: web.Request) -> web.Response | None:
+        return web.Response(status=403) if request.method == "DELETE" and "id-3" in request.path else None
+
+    proxy.meddle = refuse_one
+
+    with pytest.raises(StoreUnavailable, match=r"^Could not delete a dead letter: .* access is refused"):
+        await behind_proxy.expire_dead_letters(NOW)
+    assert [each async for each in store.dead_letters()] == [letter(3)]
+
+
 async def test_a_short_outage_is_bridged(proxy: Proxy, behind_proxy: BlobStore):
     outages = iter([web.Response(status=503)])
 
@@ -207,6 +274,19 @@ async def test_a_list_of_letters_without_bodies_takes_one_request(proxy: Proxy, 
     proxy.meddle = count
 
     assert [each async for each in behind_proxy.dead_letters(bodies=False)] == letters
+    assert requests == ["GET"]
+
+
+async def test_looking_for_old_letters_among_young_ones_takes_one_request(proxy: Proxy, behind_proxy: BlobStore):
+    await behind_proxy.put_dead_letters([letter(number, enqueued_at=NOW, time=NOW) for number in range(120)])
+    requests = []
+
+    async def count(request: web.Request) -> None:
+        requests.append(request.method)
+
+    proxy.meddle = count
+
+    assert await behind_proxy.expire_dead_letters(UnixSeconds(NOW - 1)) == 0
     assert requests == ["GET"]
 
 

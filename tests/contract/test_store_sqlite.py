@@ -12,7 +12,11 @@ import pytest
 from tests.contract.store_helpers import P0, SCOPE, letter, names
 from tests.support import eventually
 from worker.errors import ConfigError, StoreUnavailable
+from worker.events import UnixSeconds
 from worker.stores.sqlite import SqliteStore
+
+NOW = UnixSeconds(1_770_000_000.0)
+"""Later than the letters' time."""
 
 ROOT = Path(__file__).parents[2]
 
@@ -52,6 +56,30 @@ async def test_a_write_beyond_the_busy_timeout_is_unavailable_and_changes_nothin
     holder.execute("ROLLBACK")
     holder.close()
     await WRITES[write](store)
+
+
+async def test_while_the_file_is_locked_old_letters_stay_and_it_is_unavailable(store: SqliteStore, path: Path):
+    await store.put_dead_letters([letter()])
+    holder = sqlite3.connect(path, isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+
+    with pytest.raises(StoreUnavailable, match="locked"):
+        await store.expire_dead_letters(NOW)
+
+    holder.close()
+    assert await store.expire_dead_letters(NOW) == 1
+
+
+@pytest.mark.parametrize("row", [b'{"format":2,"time":0}', b'{"time":0}', b'{"format":1}', b"[]", b"{"])
+async def test_a_row_that_is_not_understood_is_not_deleted_for_its_age(store: SqliteStore, path: Path, row: bytes):
+    await store.put_dead_letters([letter()])
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("INSERT INTO dead_letters SELECT scope, '00000000', ? FROM dead_letters", (row,))
+
+    assert await store.expire_dead_letters(NOW) == 1
+    assert other.execute("SELECT letter FROM dead_letters").fetchall() == [(row,)]
+
+    other.close()
 
 
 async def test_reading_does_not_wait_for_another_ones_transaction(store: SqliteStore, path: Path):

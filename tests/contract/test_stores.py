@@ -1,49 +1,20 @@
-"""What every store promises, on SQLite and on Blob (Azurite). What only one of them has is in test_store_<kind>.py."""
+"""What every store promises, on SQLite, on Blob (Azurite), and on the fake of the other tests.
+
+Dead letters are in test_store_dead_letters.py, and what only one store has in test_store_<kind>.py.
+"""
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
-from dataclasses import replace
-from datetime import UTC, datetime
-from pathlib import Path
 from types import SimpleNamespace
-from uuid import UUID, uuid4
 
 import pytest
 from azure.eventhub import LoadBalancingStrategy
 from azure.eventhub.aio import CheckpointStore, EventHubConsumerClient
 from azure.eventhub.aio._eventprocessor._ownership_manager import OwnershipManager
 
-from tests.contract.store_helpers import P0, P1, SCOPE, blob_store, letter, names
+from tests.contract.store_helpers import P0, P1, SCOPE, OpenStore, names, real_stores
 from worker.errors import Conflict
-from worker.events import UnixSeconds
-from worker.stores import DeadLetter, HubScope, StateVersion, Store
-from worker.stores.sqlite import SqliteStore
-
-OpenStore = Callable[..., Awaitable[Store]]
-
-
-@pytest.fixture(params=["sqlite", "blob"])
-async def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[OpenStore]:
-    """Opens a store; all those of one test share their place, as the processes of one deployment do."""
-    place = f"test-{uuid4().hex}"
-
-    def build(scope: HubScope) -> Store:
-        if request.param == "sqlite":
-            return SqliteStore(tmp_path / "missing" / "worker.db", scope)
-        azurite = request.getfixturevalue("azurite")
-        return blob_store(azurite, place, scope=scope)
-
-    async with AsyncExitStack() as opened:
-
-        async def open_one(scope: HubScope = SCOPE) -> Store:
-            store = build(scope)
-            opened.push_async_callback(store.aclose)
-            await store.open()
-            return store
-
-        yield open_one
+from worker.stores import StateVersion, Store
 
 
 def ownership(partition: str, owner_id: str, **more: str) -> dict[str, str]:
@@ -132,6 +103,7 @@ async def test_of_two_processes_that_claim_at_once_exactly_one_wins_each_partiti
     assert await owners(stores["b"]) == {**dict.fromkeys(won_by_a, "a"), **dict.fromkeys(won_by_b, "b")}
 
 
+@real_stores
 async def test_release_gives_up_what_the_owner_holds_and_nothing_else(open_store: OpenStore):
     store = await open_store()
     other_scope = SCOPE._replace(consumer_group="other")
@@ -154,6 +126,7 @@ async def test_a_released_partition_can_be_claimed_and_its_former_owner_cannot_r
     assert len(list(await store.checkpoints.claim_ownership([{**released, "owner_id": "b"}]))) == 1
 
 
+@real_stores
 async def test_scopes_are_kept_apart_and_compared_without_case(open_store: OpenStore):
     store, other = await open_store(), await open_store(SCOPE._replace(consumer_group="other"))
     await store.checkpoints.claim_ownership([ownership("0", "a")])
@@ -293,105 +266,6 @@ async def test_of_two_writers_at_once_exactly_one_wins_every_time(open_store: Op
         assert {type(result) for result in results} == {Conflict, StateVersion}
         winner, version = next((i, each) for i, each in enumerate(results) if isinstance(each, StateVersion))
         assert await stores[0].read_state(P0) == (b"%s%d" % (b"ab"[winner : winner + 1], number), version)
-
-
-# --- dead letters ---
-
-
-async def kept(store: Store) -> list[DeadLetter]:
-    return [each async for each in store.dead_letters()]
-
-
-async def test_a_dead_letter_comes_back_as_it_was(open_store: OpenStore):
-    store = await open_store()
-    full = letter(
-        id="0/17?#%",
-        route="failed-runs",
-        sink="oncall",
-        attempts=3,
-        index=2,
-        event_id="e\x00\ud800é",
-        type="Microsoft.MachineLearningServices.RunCompleted",
-        subject="experiments/ä",
-        source="/subscriptions/s",
-        body=bytes(range(256)),
-        content_type="application/json",
-        properties={
-            "text": "ü",
-            "flag": True,
-            "none": None,
-            "big": 2**70,
-            "float": 1.5,
-            "infinite": float("inf"),
-            "bytes": b"\x00\xff",
-            "time": datetime(2026, 11, 22, 1, 2, 3, 456789, tzinfo=UTC),
-            "uuid": UUID("12345678-1234-5678-1234-567812345678"),
-            "list": [1, b"\x01", {"$bytes": "not a tag", 5: None}],
-        },
-    )
-    plain = letter(18)
-
-    await store.put_dead_letters([full, plain])
-
-    assert await kept(store) == [full, plain]
-
-
-async def test_a_property_of_an_unknown_type_is_kept_as_text(open_store: OpenStore):
-    store = await open_store()
-    await store.put_dead_letters([letter(1, properties={"tuple": (1, 2), "range": range(3)})])
-
-    (found,) = await kept(store)
-
-    assert found.properties == {"tuple": [1, 2], "range": "range(0, 3)"}
-
-
-async def test_a_letter_written_again_stays_as_it_is(open_store: OpenStore):
-    stores = [await open_store(), await open_store()]
-    first = letter(1, attempts=1)
-    await stores[0].put_dead_letters([first])
-
-    await stores[1].put_dead_letters([letter(1, attempts=2, time=UnixSeconds(1_764_000_200.0)), letter(2)])
-
-    assert await kept(stores[0]) == [first, letter(2)]
-
-
-async def test_two_processes_that_write_the_same_letters_keep_one_of_each(open_store: OpenStore):
-    stores = [await open_store(), await open_store()]
-    letters = [letter(number) for number in range(40)]
-
-    await asyncio.gather(*(store.put_dead_letters(letters) for store in stores))
-
-    assert await kept(stores[0]) == letters
-
-
-async def test_dead_letters_come_oldest_first_also_over_several_pages(open_store: OpenStore):
-    store = await open_store()
-    letters = [letter(number, enqueued_at=UnixSeconds(1_764_000_000 + number // 2)) for number in range(150)]
-    mixed = random.Random(4).sample(letters, len(letters))
-
-    await store.put_dead_letters(mixed[:75])
-    await store.put_dead_letters(mixed[75:])
-
-    assert await kept(store) == letters
-
-
-async def test_letters_can_be_listed_without_bodies_and_properties(open_store: OpenStore):
-    store = await open_store()
-    short = letter(1, body=b"body", properties={"k": "v"}, detail="é")
-    long = letter(2, body=b"body", properties={"k": "v"}, subject="s" * 20_000)
-    await store.put_dead_letters([short, long])
-
-    listed = [each async for each in store.dead_letters(bodies=False)]
-
-    assert listed == [replace(short, body=b"", properties={}), replace(long, body=b"", properties={})]
-    assert await kept(store) == [short, long]
-
-
-async def test_no_dead_letters_is_an_empty_list(open_store: OpenStore):
-    store = await open_store()
-    await store.put_dead_letters([])
-
-    assert await kept(store) == []
 
 
 # --- life, and the SDK itself ---

@@ -174,11 +174,9 @@ class BlobStore:
     async def expire_dead_letters(self, before: UnixSeconds) -> int:
         """A list request for each hundred, and a request for each that is deleted. Needs the right to delete."""
         expired, end = 0, f"{self._deadletters}{name_after(before)}"
-        async for page in self._pages(include=["metadata"], results_per_page=_EXPIRING_PER_PAGE):
-            for some in _batches([listed for listed in page if listed.name < end], _LETTERS_AT_ONCE):
+        async for page in self._pages(end, include=["metadata"], results_per_page=_EXPIRING_PER_PAGE):
+            for some in _batches(page, _LETTERS_AT_ONCE):
                 expired += sum(await _together(self._expire(listed, before) for listed in some))
-            if page and page[-1].name >= end:
-                break
         return expired
 
     def _blob(self, kind: str, name: str) -> BlobClient:
@@ -192,10 +190,14 @@ class BlobStore:
             except Changed:
                 return  # it is there already
 
-    async def _pages(self, **options: Any) -> AsyncIterator[list[_Listed]]:
+    async def _pages(self, end: str | None = None, **options: Any) -> AsyncIterator[list[_Listed]]:
+        """All letters in the order of their names, or only those before `end`."""
         pages = self._container.client.list_blobs(name_starts_with=self._deadletters, **options).by_page()
         while (page := await self._next_page(pages)) is not None:
-            yield page
+            wanted = [listed for listed in page if end is None or listed.name < end]
+            yield wanted
+            if len(wanted) < len(page):
+                return
 
     async def _next_page(self, pages: AsyncIterator[AsyncIterator[Any]]) -> list[_Listed] | None:
         async with self._container.reaching("list the dead letters"):
