@@ -213,7 +213,7 @@ def test_a_message_full_of_bad_elements_is_kept_a_bounded_number_of_times_and_se
             await asyncio.sleep(10)
             letters = await stage.dead_letters()
             assert len(letters) == 100
-            assert "4900 more" in letters[-1].detail
+            assert sum("4900 more" in letter.detail for letter in letters) == 1
             assert stage.count("worker_bad_events_total", partition="0", reason="no_envelope") == 5000
             assert stage.sinks["out"].ids == ["a-1"]
             assert await stage.checkpoint() == 0

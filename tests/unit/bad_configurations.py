@@ -35,8 +35,14 @@ BAD = [
     Bad(
         "worker",
         "store:",
-        "dead_letters: {keep_days: 1}\nstore:",
-        "worker.yaml:4: dead_letters: there is no such key; write one of",
+        "dead_letters: {keep_days: 1, stop_ratio: 2}\nstore:",
+        "worker.yaml:4: dead_letters.stop_ratio: ",
+    ),
+    Bad(
+        "worker",
+        "store:",
+        "tracing: {}\nstore:",
+        "worker.yaml:4: tracing: there is no such key; write one of",
     ),
     Bad(
         "worker",
