@@ -1,10 +1,12 @@
 """The hub: how it is reached, whether it answers, and where each partition begins. Receives nothing; `source` does."""
 
 import asyncio
-from typing import Any
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 import structlog
 from azure.core.credentials_async import AsyncTokenCredential
+from azure.core.exceptions import AzureError, ClientAuthenticationError
 from azure.eventhub.aio import CheckpointStore, EventHubConsumerClient
 from azure.eventhub.exceptions import AuthenticationError, ConnectError, EventHubError
 
@@ -16,8 +18,10 @@ from worker.stores import HubScope
 
 _log = structlog.get_logger()
 
+_T = TypeVar("_T")
+
 _ANSWER_SECONDS = 10.0
-"""How long the hub may take to answer; the SDK itself waits for ever when a peer accepts and says nothing."""
+"""How long the hub may take for one answer."""
 _RETRIES = 10_000
 """The SDK never resets its count of errors while it owns a partition: a small number ends every partition in time."""
 
@@ -57,11 +61,10 @@ class Hub:
         """Asks the hub, and fixes where every partition begins. Raises HubUnavailable, StoreUnavailable."""
         client = self.connect(retries=0)
         try:
-            async with asyncio.timeout(_ANSWER_SECONDS):
-                partitions = await client.get_partition_ids()
-                _log.info("hub reached", hub=self.scope.hub, namespace=self.scope.namespace, partitions=len(partitions))
-                await self._write_first_checkpoints(client, partitions, checkpoints)
-        except (EventHubError, TimeoutError, OSError) as error:
+            partitions = await _answer(client.get_partition_ids())
+            _log.info("hub reached", hub=self.scope.hub, namespace=self.scope.namespace, partitions=len(partitions))
+            await self._write_first_checkpoints(client, partitions, checkpoints)
+        except (EventHubError, AzureError, TimeoutError, OSError) as error:
             raise HubUnavailable(explain(error, self.scope)) from None
         finally:
             await client.close()
@@ -78,7 +81,7 @@ class Hub:
         known = {each["partition_id"] for each in await checkpoints.list_checkpoints(*self.scope)}
         for partition in partitions:
             if partition not in known:
-                seen = await client.get_partition_properties(partition)
+                seen = await _answer(client.get_partition_properties(partition))
                 await checkpoints.update_checkpoint(self._first_checkpoint(partition, seen))
 
     def _first_checkpoint(self, partition: str, seen: dict[str, Any]) -> dict[str, Any]:
@@ -94,6 +97,12 @@ class Hub:
         }
 
 
+async def _answer(question: Coroutine[Any, Any, _T]) -> _T:
+    """Bounded: each question opens a connection of its own, and the SDK waits for ever when nobody answers there."""
+    async with asyncio.timeout(_ANSWER_SECONDS):
+        return await question
+
+
 def explain(error: Exception, scope: HubScope) -> str:
     """What is wrong and what to do, in one sentence."""
     where = f"hub {scope.hub!r} at {scope.namespace}"
@@ -106,6 +115,8 @@ def explain(error: Exception, scope: HubScope) -> str:
                 f"{where} refuses the credentials, or does not exist: check source.hub, the key, "
                 "or the role (Azure Event Hubs Data Receiver)"
             )
+        case ClientAuthenticationError():
+            return f"{where}: this process has no identity to show: check the workload or managed identity"
         case TimeoutError():
             return f"{where} does not answer within {_ANSWER_SECONDS:g} s: check the network and the port"
         case ConnectError():

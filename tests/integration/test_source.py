@@ -1,6 +1,7 @@
 """Source and hub against the real SDK and the local hub, in this process; the store is in memory."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -9,6 +10,7 @@ import orjson
 import pytest
 from azure.eventhub import EventData
 from azure.eventhub.amqp import AmqpAnnotatedMessage
+from azure.identity import CredentialUnavailableError
 
 from tests.fakes import FakeSink, MemoryStore
 from tests.integration.eventhub import send
@@ -18,7 +20,7 @@ from worker.claim import Claim
 from worker.config import SourceSettings
 from worker.errors import HubUnavailable
 from worker.events import PartitionId
-from worker.hub import Hub
+from worker.hub import Hub, explain
 from worker.lease import Leases
 from worker.source import Source
 
@@ -113,6 +115,31 @@ async def test_what_is_wrong_with_the_hub_is_said_in_one_sentence(start_broker, 
         await hub.prepare(MemoryStore())
     assert "\n" not in str(caught.value)
     assert "wrong" not in str(caught.value)
+
+
+async def test_a_process_without_an_identity_is_told_so():
+    class Nobody:
+        async def get_token(self, *_, **__):
+            raise CredentialUnavailableError("no managed identity, secret-tenant-id")
+
+        async def close(self):
+            pass
+
+    hub = Hub(SourceSettings(namespace="no-such-namespace.example.invalid", hub="hub"), Nobody())
+    sentence = explain(CredentialUnavailableError("secret-tenant-id"), hub.scope)
+    assert "identity" in sentence
+    assert "secret-tenant-id" not in sentence
+    with pytest.raises(HubUnavailable, match="no-such-namespace"):
+        await hub.prepare(MemoryStore())
+
+
+async def test_a_peer_that_accepts_and_says_nothing_is_given_up(monkeypatch):
+    monkeypatch.setattr("worker.hub._ANSWER_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        text = f"Endpoint=sb://127.0.0.1:{port};SharedAccessKeyName=a;SharedAccessKey=b;UseDevelopmentEmulator=true"
+        with pytest.raises(HubUnavailable, match="does not answer"):
+            await hub_for(text, monkeypatch).prepare(MemoryStore())
 
 
 async def test_an_amqp_value_is_read_and_a_map_becomes_a_dead_letter_kept_as_json(connection_string, monkeypatch):
