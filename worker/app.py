@@ -42,7 +42,6 @@ _REQUESTS_SECONDS = 0.5
 """How often the worker looks whether somebody asks for one of its partitions."""
 _MARGIN_SECONDS = 2.5
 """What the last writes and closing the client may take beyond the drain."""
-_RELEASE_SECONDS = 0.5
 
 
 class EndedEarly(WorkerError):
@@ -108,13 +107,12 @@ class Worker:
             hub = Hub(settings.source, credential)
             store = _build_store(self._config, hub.scope, credential)
             opened.push_async_callback(store.aclose)
-            leases = Leases(store.checkpoints, lease_seconds=self._lease_seconds())
-            opened.push_async_callback(_release, store, leases)
+            leases = Leases(store, lease_seconds=self._lease_seconds())
+            opened.push_async_callback(leases.release)
             if not await until_available(store.open, stop):
                 return
             lanes = {each.name: await self._open_lane(each, opened) for each in self._config.sinks}
-            if await until_available(lambda: hub.prepare(leases), stop):
-                await self._work(hub, store, leases, lanes, stop)
+            await self._work(hub, store, leases, lanes, stop)
 
     async def _work(self, hub: Hub, store: Store, leases: Leases, lanes: dict[str, Lane], stop: asyncio.Event) -> None:
         letters = DeadLetterWriter(store, self._metrics)
@@ -141,7 +139,20 @@ class Worker:
                 tasks.create_task(claim.run(), name=f"partition {partition}")
                 return claim
 
-            source = Source(hub, settings.source, leases, open_claim, self._metrics)
+            async def reachable() -> bool:
+                self._health.set_ready("hub", ok=False, detail="not reached")
+                found = await until_available(lambda: hub.prepare(leases), stop)
+                self._health.set_ready("hub", ok=found, detail="stopping")
+                return found
+
+            source = Source(
+                hub,
+                settings.source,
+                leases,
+                open_claim,
+                self._metrics,
+                close_seconds=settings.limits.drain_seconds + _MARGIN_SECONDS,
+            )
             lifelong = [
                 tasks.create_task(_forever(work, name), name=name)
                 for name, work in {
@@ -153,22 +164,15 @@ class Worker:
                     **{f"lane {name}": lane.run() for name, lane in lanes.items()},
                 }.items()
             ]
-            receiving = tasks.create_task(source.run(), name="source")
+            receiving = tasks.create_task(source.run(reachable), name="source")
             self._health.set_ready("starting", ok=True)
             await stop.wait()
-            await self._stop(source, store, leases)
+            _log.info("stopping", partitions=len(source.claims))
+            self._health.set_ready("stopping", ok=False, detail="draining")
+            source.begin_stop()
+            await source.stop()
             for task in (*lifelong, receiving):
                 task.cancel()
-
-    async def _stop(self, source: Source, store: Store, leases: Leases) -> None:
-        """Gives up ownership first, so that each partition moves when it is drained, not when the slowest is."""
-        _log.info("stopping", partitions=len(source.claims))
-        self._health.set_ready("stopping", ok=False, detail="draining")
-        source.begin_stop()
-        await _release(store, leases)
-        await source.stop(seconds=self._config.worker.limits.drain_seconds + _MARGIN_SECONDS)
-        for claim in source.claims.values():
-            await claim.done.wait()
 
     async def _watch(self, source: Source, store: Store) -> None:
         """Looks for requests in the states of all partitions held here, with one query; and shows what is held."""
@@ -216,16 +220,6 @@ def _build_store(config: Config, scope: HubScope, credential: DefaultAzureCreden
             credential=credential,
         )
     return SqliteStore(settings.path, scope)
-
-
-async def _release(store: Store, leases: Leases) -> None:
-    """Gives up in the store what the SDK may have left behind; others need not wait for the expiry."""
-    try:
-        async with asyncio.timeout(_RELEASE_SECONDS):
-            for owner in leases.owner_ids:
-                await store.release_ownership(owner)
-    except (StoreUnavailable, TimeoutError) as error:
-        _log.warning("ownership not released, it will expire", error=str(error) or "the store does not answer")
 
 
 async def _forever(work: Awaitable[None], name: str) -> None:

@@ -4,28 +4,36 @@ A renewal counts from when it was asked for, on the monotonic clock: a process t
 thaws, that its leases are over, before it knows that others have taken its partitions.
 """
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import structlog
 from azure.eventhub.aio import CheckpointStore
 
+from worker.errors import StoreUnavailable
 from worker.events import PartitionId
+from worker.stores import Store
+
+_log = structlog.get_logger()
+
+_RELEASE_SECONDS = 0.5
+"""A stop must not wait for a store that does not answer."""
 
 
 class Leases(CheckpointStore):
     """Wraps the store's ownership for one process."""
 
-    def __init__(
-        self, inner: CheckpointStore, *, lease_seconds: float, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._inner = inner
+    def __init__(self, store: Store, *, lease_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._store = store
+        self._inner = store.checkpoints
         self._lease_seconds = lease_seconds
         self._clock = clock
         self._renewed_at: dict[str, float] = {}
         self._stopping = False
-        self.owner_ids: set[str] = set()
-        """The names under which the SDK claims for this process; a restarted client takes a new one."""
+        self._owner_ids: set[str] = set()
+        """The names under which the SDK has claimed for this process: each client takes a new one."""
 
     def valid(self, partition: PartitionId) -> bool:
         """Whether nobody else can have the partition yet."""
@@ -35,6 +43,19 @@ class Leases(CheckpointStore):
     def stop_claiming(self) -> None:
         """From now on the SDK can give up partitions and not take any: we are stopping."""
         self._stopping = True
+
+    def claim_again(self) -> None:
+        """A new client may claim."""
+        self._stopping = False
+
+    async def release(self) -> None:
+        """Gives up in the store what the SDK may have left behind; others need not wait for the expiry."""
+        try:
+            async with asyncio.timeout(_RELEASE_SECONDS):
+                for owner in self._owner_ids:
+                    await self._store.release_ownership(owner)
+        except (StoreUnavailable, TimeoutError) as error:
+            _log.warning("ownership not released, it will expire", error=str(error) or "the store does not answer")
 
     async def list_ownership(
         self, fully_qualified_namespace: str, eventhub_name: str, consumer_group: str, **kwargs: Any
@@ -48,7 +69,7 @@ class Leases(CheckpointStore):
         """As the store grants; an empty owner is a release."""
         asked_at = self._clock()
         wanted = [each for each in ownership_list if not (self._stopping and each["owner_id"])]
-        self.owner_ids.update(each["owner_id"] for each in wanted if each["owner_id"])
+        self._owner_ids.update(each["owner_id"] for each in wanted if each["owner_id"])
         granted = list(await self._inner.claim_ownership(wanted, **kwargs)) if wanted else []
         for each in granted:
             if each["owner_id"]:

@@ -4,8 +4,9 @@ Its traps are named where they are dealt with. It decides nothing about events, 
 """
 
 import asyncio
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import orjson
@@ -26,6 +27,8 @@ _log = structlog.get_logger()
 
 _HEARTBEAT_SECONDS = 2.0
 """How often the SDK calls back for a quiet partition."""
+_SILENCE_SECONDS = 15.0
+"""A partition for which it does not call back for so long has no link: long enough for a slow one to open."""
 _CANCEL_SECONDS = 1.0
 _BATCH = 300
 """Messages handed over at once, at most."""
@@ -45,57 +48,87 @@ class Source:
         leases: Leases,
         open_claim: Callable[[PartitionId], Claim],
         metrics: Metrics,
+        *,
+        close_seconds: float,
     ) -> None:
         self._hub = hub
         self._settings = settings
         self._leases = leases
         self._open_claim = open_claim
         self._metrics = metrics
+        self._close_seconds = close_seconds
         self._client: EventHubConsumerClient | None = None
         self._receiving: asyncio.Task[None] | None = None
         self._stopping = False
         self._last_error: dict[str, str] = {}
+        self._heard_at: dict[PartitionId, float] = {}
+        """When the SDK last called back for an open partition; while a callback is at work, it counts as just now."""
         self.claims: dict[PartitionId, Claim] = {}
         """The newest claim of each partition this process has had, closed ones included."""
 
-    async def run(self) -> None:
-        """Receives until `stop`."""
-        self._client = self._hub.connect(self._leases)
-        self._receiving = asyncio.create_task(self._receive(self._client), name="receiving")
-        try:
-            # Not awaited directly: it must not be cancelled with us, `stop` closes the client first.
-            await asyncio.wait({self._receiving})
-        finally:
-            if not self._stopping:  # the process fails: leave no task that goes on claiming
-                self._leases.stop_claiming()
-                self._receiving.cancel()
-                await asyncio.wait({self._receiving}, timeout=_CANCEL_SECONDS)
-        if not self._stopping:
-            await self._receiving
-            raise HubUnavailable("the Event Hubs client stopped receiving by itself")
+    async def run(self, reachable: Callable[[], Awaitable[bool]]) -> None:
+        """Receives until `stop`. `reachable` waits until the hub answers, and is False when we are stopping."""
+        while not self._stopping and await reachable():
+            self._leases.claim_again()
+            self._client = self._hub.connect(self._leases)
+            self._receiving = asyncio.create_task(self._receive(self._client), name="receiving")
+            try:
+                await self._until_silent(self._receiving)
+            finally:
+                if not self._stopping:  # connect anew, or the process fails: leave nothing that goes on claiming
+                    self._close_claims()
+                    await self._close_client()
 
     def begin_stop(self) -> None:
         """Claims nothing more, and begins to close every claim."""
         self._stopping = True
+        self._close_claims()
+
+    async def stop(self) -> None:
+        """Closes the client and waits for the claims; bounded by `close_seconds` and a little."""
+        await self._close_client()
+
+    def _close_claims(self) -> None:
         self._leases.stop_claiming()
         for claim in self.claims.values():
             claim.close()
 
-    async def stop(self, *, seconds: float) -> None:
-        """Closes the client once the claims have ended; bounded by `seconds` and a little.
+    async def _close_client(self) -> None:
+        """Measured to work: close the client, then cancel its task.
 
-        Measured to work: close the client, then cancel its task. The other order leaves ownership behind, and close
-        alone takes another balancing interval to return.
+        The other order leaves ownership behind, and close alone takes another balancing interval to return.
         """
         if self._client is None or self._receiving is None:
             return
+        await self._leases.release()  # first, so that each partition moves when it is drained, not when the slowest is
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(self._close_seconds):
                 await self._client.close()
         except TimeoutError:
-            _log.warning("the Event Hubs client did not close in time", seconds=seconds)
+            _log.warning("the Event Hubs client did not close in time", seconds=self._close_seconds)
         self._receiving.cancel()
         await asyncio.wait({self._receiving}, timeout=_CANCEL_SECONDS)
+        for claim in self.claims.values():
+            await claim.done.wait()  # the SDK does not announce every end
+        await self._leases.release()
+        self._heard_at.clear()
+
+    async def _until_silent(self, receiving: asyncio.Task[None]) -> None:
+        """Returns when the hub is to be connected to anew, or when we are stopping.
+
+        When a hub is gone, the SDK tries again without a pause and without a word; only its callbacks stop.
+        """
+        while not receiving.done():
+            # Not awaited directly: it must not be cancelled with us, the client is closed first.
+            await asyncio.wait({receiving}, timeout=_HEARTBEAT_SECONDS)
+            now = asyncio.get_running_loop().time()
+            silent = [each for each, heard_at in self._heard_at.items() if now - heard_at > _SILENCE_SECONDS]
+            if silent and not self._stopping:
+                _log.error("the hub is silent, connecting anew", partitions=sorted(silent))
+                return
+        if not self._stopping:
+            await receiving
+            raise HubUnavailable("the Event Hubs client stopped receiving by itself")
 
     async def _receive(self, client: EventHubConsumerClient) -> None:
         await client.receive_batch(
@@ -119,11 +152,14 @@ class Source:
         partition = PartitionId(context.partition_id)
         await self._close(partition)  # not always announced: a broken link comes back as a new initialize
         self.claims[partition] = self._open_claim(partition)
+        self._heard(partition)
 
     async def _on_event_batch(self, context: PartitionContext, events: list[EventData]) -> None:
         claim = self.claims[PartitionId(context.partition_id)]
         if events and not claim.closed:
+            self._heard_at[claim.partition] = math.inf
             await self._hand_over(claim, context, events)
+        self._heard(claim.partition)
         if claim.closed:
             raise _GivenUp(f"partition {context.partition_id} was given up")
 
@@ -137,7 +173,11 @@ class Source:
 
     async def _on_partition_close(self, context: PartitionContext, reason: CloseReason) -> None:
         _log.debug("partition closes", partition=context.partition_id, reason=reason.name)
+        self._heard_at.pop(PartitionId(context.partition_id), None)
         await self._close(PartitionId(context.partition_id))  # the SDK releases the ownership after this
+
+    def _heard(self, partition: PartitionId) -> None:
+        self._heard_at[partition] = asyncio.get_running_loop().time()
 
     async def _on_error(self, context: PartitionContext | None, error: Exception) -> None:
         # None: balancing or the store failed, no partition did.

@@ -22,6 +22,7 @@ from worker.errors import HubUnavailable
 from worker.events import PartitionId
 from worker.hub import Hub, explain
 from worker.lease import Leases
+from worker.retry import until_available
 from worker.source import Source
 
 
@@ -55,14 +56,19 @@ async def working(hub: Hub, stage: Stage, **settings) -> AsyncIterator[Source]:
             return claim
 
         claims: list[Claim] = []
-        source = Source(hub, source_settings(**settings), leases, open_claim, stage.metrics)
-        await hub.prepare(leases)
-        running = tasks.create_task(source.run())
+
+        async def reachable() -> bool:
+            return await until_available(lambda: hub.prepare(leases), stop)
+
+        stop = asyncio.Event()
+        source = Source(hub, source_settings(**settings), leases, open_claim, stage.metrics, close_seconds=10)
+        running = tasks.create_task(source.run(reachable))
         try:
             yield source
         finally:
+            stop.set()
             source.begin_stop()
-            await source.stop(seconds=10)
+            await source.stop()
             await running
 
 
@@ -216,6 +222,47 @@ async def test_a_full_partition_stops_reading_and_goes_on_where_it_stopped(conne
         sink.open_gate.set()
         await eventually(lambda: len(sink.ids) == 2000, 60)
     assert len(set(sink.ids)) == 2000
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.source._HEARTBEAT_SECONDS", 0.5)
+    monkeypatch.setattr("worker.source._SILENCE_SECONDS", 2)
+
+
+async def test_a_hub_that_went_away_is_connected_to_anew_and_nothing_is_lost_or_doubled(
+    start_broker, tmp_path, monkeypatch, impatient
+):
+    broker = await start_broker(data=tmp_path)
+    text = broker.connection_string("hub")
+    stage = Stage(window=0)
+    async with working(hub_for(text, monkeypatch), stage) as source:
+        await send(text, EventData(orjson.dumps(blob_event("a", 1))), partition_id="0")
+        await eventually(lambda: stage.sinks["out"].ids == ["a-1"])
+        await broker.aclose()
+        await eventually(lambda: all(claim.done.is_set() for claim in source.claims.values()), 30)
+        again = await start_broker(data=tmp_path, port=broker.port)
+        await send(text, EventData(orjson.dumps(blob_event("a", 2))), partition_id="0")
+        await eventually(lambda: len(stage.sinks["out"].ids) == 2, 60)
+        assert again.consumers == 4
+    assert stage.sinks["out"].ids == ["a-1", "a-2"]
+
+
+async def test_neither_a_quiet_hub_nor_a_full_partition_is_taken_for_silence(connection_string, monkeypatch, impatient):
+    sink = FakeSink()
+    sink.open_gate.clear()
+    stage = Stage({"out": sink}, window=0, limits={"in_flight": 1})
+    async with working(hub_for(connection_string, monkeypatch), stage, prefetch=10) as source:
+        await send(connection_string, *[EventData(orjson.dumps([])) for _ in range(500)], partition_id="1")
+        events = [EventData(orjson.dumps(blob_event(f"s{number}", 1))) for number in range(2000)]
+        await send(connection_string, *events, partition_id="0")
+        await eventually(lambda: len(source.claims) == 4 and sink.under_way)
+        claims = dict(source.claims)
+        waited = asyncio.get_running_loop().time() + 8
+        await eventually(lambda: asyncio.get_running_loop().time() > waited)
+        assert source.claims == claims
+        assert not any(claim.closed for claim in claims.values())
+        sink.open_gate.set()
 
 
 async def test_stopping_releases_every_ownership(connection_string, monkeypatch):

@@ -61,6 +61,9 @@ def test_once_stopping_nothing_is_claimed_and_giving_up_still_works():
         assert list(await leases.claim_ownership([granted, ownership("1", "me")])) == []
         [released] = await leases.claim_ownership([{**granted, "owner_id": ""}])
         assert released["owner_id"] == ""
-        assert leases.owner_ids == {"me"}
+        leases.claim_again()
+        assert len(list(await leases.claim_ownership([ownership("1", "me")]))) == 1
+        await leases.release()
+        assert {each["owner_id"] for each in await store.list_ownership(*SCOPE)} == {""}
 
     run(scene())
