@@ -116,8 +116,47 @@ class Worker:
 
     async def _work(self, hub: Hub, store: Store, leases: Leases, lanes: dict[str, Lane], stop: asyncio.Event) -> None:
         letters = DeadLetterWriter(store, self._metrics)
+        parts = self._parts(hub, store, leases, lanes, letters)
+        async with asyncio.TaskGroup() as tasks:
+
+            def open_claim(partition: PartitionId) -> Claim:
+                self._claims += 1
+                claim = Claim(partition, f"{self._name}/{self._claims}", parts)
+                tasks.create_task(claim.run(), name=f"partition {partition}")
+                return claim
+
+            async def reachable() -> bool:
+                self._health.set_ready("hub", ok=False, detail="not reached")
+                found = await until_available(lambda: hub.prepare(leases), stop)
+                self._health.set_ready("hub", ok=found, detail="not reached")
+                return found
+
+            settings = self._config.worker
+            close_seconds = settings.limits.drain_seconds + _MARGIN_SECONDS
+            source = Source(hub, settings.source, leases, open_claim, self._metrics, close_seconds=close_seconds)
+            expiry = Expiry(store, self._metrics, keep_days=settings.dead_letters.keep_days)
+            lifelong = {
+                "dead letters": letters.run(),
+                "expiry of dead letters": expiry.run(),
+                "requests": self._watch(source, store),
+                **{f"lane {name}": lane.run() for name, lane in lanes.items()},
+            }
+            working = [tasks.create_task(_forever(work, name), name=name) for name, work in lifelong.items()]
+            working.append(tasks.create_task(source.run(reachable), name="source"))
+            self._health.set_ready("starting", ok=True)
+            await stop.wait()
+            _log.info("stopping", partitions=len(source.claims))
+            self._health.set_ready("stopping", ok=False, detail="draining")
+            source.begin_stop()
+            await source.stop()
+            for task in working:
+                task.cancel()
+
+    def _parts(
+        self, hub: Hub, store: Store, leases: Leases, lanes: dict[str, Lane], letters: DeadLetterWriter
+    ) -> Parts:
         settings = self._config.worker
-        parts = Parts(
+        return Parts(
             store=store,
             scope=hub.scope,
             routes=self._config.routes,
@@ -131,48 +170,6 @@ class Worker:
             health=self._health,
             lease_valid=leases.valid,
         )
-        async with asyncio.TaskGroup() as tasks:
-
-            def open_claim(partition: PartitionId) -> Claim:
-                self._claims += 1
-                claim = Claim(partition, f"{self._name}/{self._claims}", parts)
-                tasks.create_task(claim.run(), name=f"partition {partition}")
-                return claim
-
-            async def reachable() -> bool:
-                self._health.set_ready("hub", ok=False, detail="not reached")
-                found = await until_available(lambda: hub.prepare(leases), stop)
-                self._health.set_ready("hub", ok=found, detail="stopping")
-                return found
-
-            source = Source(
-                hub,
-                settings.source,
-                leases,
-                open_claim,
-                self._metrics,
-                close_seconds=settings.limits.drain_seconds + _MARGIN_SECONDS,
-            )
-            lifelong = [
-                tasks.create_task(_forever(work, name), name=name)
-                for name, work in {
-                    "dead letters": letters.run(),
-                    "expiry of dead letters": Expiry(
-                        store, self._metrics, keep_days=settings.dead_letters.keep_days
-                    ).run(),
-                    "requests": self._watch(source, store),
-                    **{f"lane {name}": lane.run() for name, lane in lanes.items()},
-                }.items()
-            ]
-            receiving = tasks.create_task(source.run(reachable), name="source")
-            self._health.set_ready("starting", ok=True)
-            await stop.wait()
-            _log.info("stopping", partitions=len(source.claims))
-            self._health.set_ready("stopping", ok=False, detail="draining")
-            source.begin_stop()
-            await source.stop()
-            for task in (*lifelong, receiving):
-                task.cancel()
 
     async def _watch(self, source: Source, store: Store) -> None:
         """Looks for requests in the states of all partitions held here, with one query; and shows what is held."""
