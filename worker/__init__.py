@@ -2,9 +2,10 @@
 
 The modules in order of travel:
 
-hub, source the hub's messages, one bounded feed per partition; lease: whose it is
+hub, source the hub's messages, one bounded feed per partition; lease: until when it is surely ours
 pipeline    one partition from top to bottom; start reading here
-decode      bytes to events, or to a reason why not; keys: what events are compared by
+decode      bytes to events, or to a reason why not; decode_limit: when that is too often
+keys        what events are compared by
 duplicates  re-sent events recognised
 order       the events of one subject back in order
 route       which sinks an event is for; filters and operators say what a filter means
