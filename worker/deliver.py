@@ -104,7 +104,7 @@ class Lane:
         self._sink = sink
         self._concurrency = settings.concurrency
         self._pace_seconds = 1 / settings.rate if settings.rate else 0.0
-        self._give_up_after_seconds = settings.retry.give_up_after_seconds or give_up_after_seconds
+        self._give_up_after_seconds = give_up_after_seconds
         self._sheds = settings.overflow == "dead_letter"
         self._jitter = random.Random(seed)  # noqa: S311 - spreads retries, guards nothing
         self._metrics = metrics
@@ -144,12 +144,15 @@ class Lane:
             for job in self._take_waiting(owner):
                 job.owner.gave_up(job, "overflow", "the partition was full and this sink's overflow is dead_letter")
 
+    def _chains_of(self, owner: Owner) -> list[_Chain]:
+        return [chain for key, chain in self._chains.items() if key[0] == id(owner)]
+
     def _waiting(self, owner: Owner) -> int:
-        return sum(len(chain.jobs) - chain.trying for key, chain in self._chains.items() if key[0] == id(owner))
+        return sum(len(chain.jobs) - chain.trying for chain in self._chains_of(owner))
 
     def _take_waiting(self, owner: Owner) -> list[Job]:
         taken: list[Job] = []
-        for chain in [chain for key, chain in self._chains.items() if key[0] == id(owner)]:
+        for chain in self._chains_of(owner):
             tried = [chain.jobs.popleft()] if chain.trying else []
             taken += chain.jobs
             self._queued.dec(len(chain.jobs))

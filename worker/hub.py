@@ -15,6 +15,7 @@ from worker.connections import hub_address
 from worker.errors import HubUnavailable
 from worker.settings import Secret
 from worker.stores import HubScope
+from worker.stores.layout import sdk_names
 
 _log = structlog.get_logger()
 
@@ -88,10 +89,7 @@ class Hub:
         latest = self._settings.start == "latest" and not seen["is_empty"]
         last, first = seen["last_enqueued_sequence_number"], seen["beginning_sequence_number"]
         return {
-            "fully_qualified_namespace": self.scope.namespace,
-            "eventhub_name": self.scope.hub,
-            "consumer_group": self.scope.consumer_group,
-            "partition_id": partition,
+            **sdk_names(self.scope, partition),
             "offset": str(seen["last_enqueued_offset"]) if latest else "-1",
             "sequence_number": last if latest else max(-1, first - 1),
         }

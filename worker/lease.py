@@ -1,4 +1,4 @@
-"""The SDK's view of the store, watched: when each ownership was last renewed, and no new claims once we are stopping.
+"""The SDK's view of the store, watched: when each ownership was last renewed, and no new claims once a client closes.
 
 A renewal counts from when it was asked for, on the monotonic clock: a process that was frozen sees at once, when it
 thaws, that its leases are over, before it knows that others have taken its partitions.
@@ -27,11 +27,10 @@ class Leases(CheckpointStore):
 
     def __init__(self, store: Store, *, lease_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
-        self._inner = store.checkpoints
         self._lease_seconds = lease_seconds
         self._clock = clock
         self._renewed_at: dict[str, float] = {}
-        self._stopping = False
+        self._claiming = True
         self._owner_ids: set[str] = set()
         """The names under which the SDK has claimed for this process: each client takes a new one."""
 
@@ -41,12 +40,12 @@ class Leases(CheckpointStore):
         return renewed_at is not None and self._clock() - renewed_at < self._lease_seconds
 
     def stop_claiming(self) -> None:
-        """From now on the SDK can give up partitions and not take any: we are stopping."""
-        self._stopping = True
+        """From now on the SDK can give up partitions and not take any: its client is about to close."""
+        self._claiming = False
 
     def claim_again(self) -> None:
         """A new client may claim."""
-        self._stopping = False
+        self._claiming = True
 
     async def release(self) -> None:
         """Gives up in the store what the SDK may have left behind; others need not wait for the expiry."""
@@ -61,16 +60,18 @@ class Leases(CheckpointStore):
         self, fully_qualified_namespace: str, eventhub_name: str, consumer_group: str, **kwargs: Any
     ) -> Iterable[dict[str, Any]]:
         """As the store says."""
-        return await self._inner.list_ownership(fully_qualified_namespace, eventhub_name, consumer_group, **kwargs)
+        return await self._store.checkpoints.list_ownership(
+            fully_qualified_namespace, eventhub_name, consumer_group, **kwargs
+        )
 
     async def claim_ownership(
         self, ownership_list: Iterable[dict[str, Any]], **kwargs: Any
     ) -> Iterable[dict[str, Any]]:
         """As the store grants; an empty owner is a release."""
         asked_at = self._clock()
-        wanted = [each for each in ownership_list if not (self._stopping and each["owner_id"])]
+        wanted = [each for each in ownership_list if self._claiming or not each["owner_id"]]
         self._owner_ids.update(each["owner_id"] for each in wanted if each["owner_id"])
-        granted = list(await self._inner.claim_ownership(wanted, **kwargs)) if wanted else []
+        granted = list(await self._store.checkpoints.claim_ownership(wanted, **kwargs)) if wanted else []
         for each in granted:
             if each["owner_id"]:
                 self._renewed_at[each["partition_id"]] = asked_at
@@ -78,10 +79,12 @@ class Leases(CheckpointStore):
 
     async def update_checkpoint(self, checkpoint: dict[str, Any], **kwargs: Any) -> None:
         """As the store does: forward only."""
-        await self._inner.update_checkpoint(checkpoint, **kwargs)
+        await self._store.checkpoints.update_checkpoint(checkpoint, **kwargs)
 
     async def list_checkpoints(
         self, fully_qualified_namespace: str, eventhub_name: str, consumer_group: str, **kwargs: Any
     ) -> Iterable[dict[str, Any]]:
         """As the store says."""
-        return await self._inner.list_checkpoints(fully_qualified_namespace, eventhub_name, consumer_group, **kwargs)
+        return await self._store.checkpoints.list_checkpoints(
+            fully_qualified_namespace, eventhub_name, consumer_group, **kwargs
+        )

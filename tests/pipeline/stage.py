@@ -74,12 +74,8 @@ class Stage:
         self.lease = True
         self.letters = DeadLetterWriter(self.store, self.metrics)
         self.lanes = {
-            name: Lane(
-                SinkSettings(name=name, kind="fake", **{**(lanes or {}), **(lane or {}).get(name, {})}),
-                sink,
-                give_up_after_seconds=3600,
-                metrics=self.metrics,
-                seed=1,
+            name: self._lane(
+                SinkSettings(name=name, kind="fake", **{**(lanes or {}), **(lane or {}).get(name, {})}), sink
             )
             for name, sink in self.sinks.items()
         }
@@ -99,6 +95,10 @@ class Stage:
             lease_valid=lambda _: self.lease,
         )
         self.running: list[asyncio.Task[None]] = []
+
+    def _lane(self, settings: SinkSettings, sink: FakeSink) -> Lane:
+        give_up_after_seconds = settings.retry.give_up_after_seconds or 3600
+        return Lane(settings, sink, give_up_after_seconds=give_up_after_seconds, metrics=self.metrics, seed=1)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator["Stage"]:
