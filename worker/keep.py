@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -11,6 +11,10 @@ from worker.errors import StoreUnavailable
 from worker.metrics import Metrics
 from worker.ownership import Tenure
 from worker.stores import HubScope, Store
+from worker.stores.layout import sdk_names
+
+if TYPE_CHECKING:
+    from worker.progress import Watermark
 
 _log = structlog.get_logger()
 
@@ -38,7 +42,8 @@ class Keeper:
         self._intervals = intervals
         self._metrics = metrics
         self._changed = asyncio.Event()
-        self._checkpointed = tenure.state.watermark
+        # Not what the state says: the last owner may have died between its state and its checkpoint.
+        self._checkpointed: Watermark | None = None
         self._checkpoint_due = 0.0
         self._failures = 0
         self._behind_since: float | None = None
@@ -83,10 +88,7 @@ class Keeper:
         if watermark is not None and watermark != self._checkpointed:
             await self._store.checkpoints.update_checkpoint(
                 {
-                    "fully_qualified_namespace": self._scope.namespace,
-                    "eventhub_name": self._scope.hub,
-                    "consumer_group": self._scope.consumer_group,
-                    "partition_id": self._tenure.partition,
+                    **sdk_names(self._scope, self._tenure.partition),
                     "offset": watermark.offset,
                     "sequence_number": watermark.sequence_number,
                 }

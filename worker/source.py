@@ -62,13 +62,13 @@ class Source:
         self._stopping = False
         self._last_error: dict[str, str] = {}
         self._heard_at: dict[PartitionId, float] = {}
-        """When the SDK last called back for an open partition; while a callback is at work, it counts as just now."""
+        """When the SDK last called back; a callback at work counts as just now. Says something of open claims only."""
         self.claims: dict[PartitionId, Claim] = {}
         """The newest claim of each partition this process has had, closed ones included."""
 
     async def run(self, reachable: Callable[[], Awaitable[bool]]) -> None:
         """Receives until `stop`. `reachable` waits until the hub answers, and is False when we are stopping."""
-        while not self._stopping and await reachable():
+        while await reachable() and not self._stopping:  # in this order: the stop may come while we wait
             self._leases.claim_again()
             self._client = self._hub.connect(self._leases)
             self._receiving = asyncio.create_task(self._receive(self._client), name="receiving")
@@ -111,7 +111,6 @@ class Source:
         for claim in self.claims.values():
             await claim.done.wait()  # the SDK does not announce every end
         await self._leases.release()
-        self._heard_at.clear()
 
     async def _until_silent(self, receiving: asyncio.Task[None]) -> None:
         """Returns when the hub is to be connected to anew, or when we are stopping.
@@ -122,7 +121,8 @@ class Source:
             # Not awaited directly: it must not be cancelled with us, the client is closed first.
             await asyncio.wait({receiving}, timeout=_HEARTBEAT_SECONDS)
             now = asyncio.get_running_loop().time()
-            silent = [each for each, heard_at in self._heard_at.items() if now - heard_at > _SILENCE_SECONDS]
+            open_claims = [each for each, claim in self.claims.items() if not claim.closed]
+            silent = [each for each in open_claims if now - self._heard_at[each] > _SILENCE_SECONDS]
             if silent and not self._stopping:
                 _log.error("the hub is silent, connecting anew", partitions=sorted(silent))
                 return
@@ -151,8 +151,8 @@ class Source:
     async def _on_partition_initialize(self, context: PartitionContext) -> None:
         partition = PartitionId(context.partition_id)
         await self._close(partition)  # not always announced: a broken link comes back as a new initialize
-        self.claims[partition] = self._open_claim(partition)
         self._heard(partition)
+        self.claims[partition] = self._open_claim(partition)
 
     async def _on_event_batch(self, context: PartitionContext, events: list[EventData]) -> None:
         claim = self.claims[PartitionId(context.partition_id)]
@@ -173,7 +173,6 @@ class Source:
 
     async def _on_partition_close(self, context: PartitionContext, reason: CloseReason) -> None:
         _log.debug("partition closes", partition=context.partition_id, reason=reason.name)
-        self._heard_at.pop(PartitionId(context.partition_id), None)
         await self._close(PartitionId(context.partition_id))  # the SDK releases the ownership after this
 
     def _heard(self, partition: PartitionId) -> None:

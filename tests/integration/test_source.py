@@ -262,7 +262,15 @@ async def test_neither_a_quiet_hub_nor_a_full_partition_is_taken_for_silence(con
         await eventually(lambda: asyncio.get_running_loop().time() > waited)
         assert source.claims == claims
         assert not any(claim.closed for claim in claims.values())
+        # A callback that waits for room goes on when its claim closes, and says nothing about the next one.
+        for claim in claims.values():
+            claim.close()
         sink.open_gate.set()
+        await eventually(lambda: all(source.claims[each] is not claims[each] for each in claims), 20)
+        anew = dict(source.claims)
+        waited = asyncio.get_running_loop().time() + 5
+        await eventually(lambda: asyncio.get_running_loop().time() > waited)
+        assert source.claims == anew
 
 
 async def test_stopping_releases_every_ownership(connection_string, monkeypatch):

@@ -235,6 +235,25 @@ def test_deliveries_go_on_while_the_store_is_away_and_the_state_catches_up():
     run(scene())
 
 
+def test_a_new_owner_brings_up_the_checkpoint_that_a_dead_one_left_behind_also_when_nothing_more_comes():
+    async def scene():
+        store = MemoryStore()
+        async with Stage(store=store, window=0).open() as stage:
+            claim = await stage.begin()
+            await stage.play(claim, message(0, blob_event("a", 1)))
+            await asyncio.sleep(0.5)
+            await stage.play(claim, message(1, blob_event("a", 2)))
+            await asyncio.sleep(2)  # the state has followed, the checkpoint is due later
+            assert (await stage.state()).watermark == (1, "100")
+            assert await stage.checkpoint() == 0
+        async with Stage(store=store, window=0).open() as second:
+            await second.begin("second")
+            await asyncio.sleep(1)
+            assert await second.checkpoint() == 1
+
+    run(scene())
+
+
 def test_a_quiet_partition_costs_the_store_nothing():
     async def scene():
         async with Stage(window=0).open() as stage:
