@@ -6,13 +6,17 @@ VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test check lint format install node lock clean
+.PHONY: demo test fuzz check lint format install node lock clean
 
 demo: install
 	$(VENV)/bin/worker demo $(ARGS)
 
 test: install node
 	$(PY) -m pytest $(ARGS)
+
+# A million hostile inputs through decode, filters and configuration: about three minutes on two cores.
+fuzz: install
+	$(PY) -m tests.fuzz --inputs $(or $(INPUTS),1000000) --seed $(or $(SEED),1)
 
 check: install
 	$(VENV)/bin/ruff check .
