@@ -1,12 +1,21 @@
-"""The SDK's view of the store, watched: when each ownership was last renewed, and no new claims once a client closes.
+"""The SDK's view of the store, watched: how long each partition is surely ours, also while the store is away.
 
 A renewal counts from when it was asked for, on the monotonic clock: a process that was frozen sees at once, when it
 thaws, that its leases are over, before it knows that others have taken its partitions.
+
+While the store cannot be reached nothing is renewed, and the link stands for the lease: who takes a partition attaches
+to the hub, and the hub then ends our link. So a lease lasts as long as the link that was there at its last renewal is
+heard, provided that an attempt to renew was made just now and the store did not answer it.
+
+And others cannot renew then either. What they did not renew while the store was away for us counts as renewed when it
+came back; else the first to list would take everything. So an owner that dies meanwhile is noticed an expiry later.
 """
 
 import asyncio
+import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import structlog
@@ -14,38 +23,108 @@ from azure.eventhub.aio import CheckpointStore
 
 from worker.errors import StoreUnavailable
 from worker.events import PartitionId
+from worker.link import Link, Links
 from worker.stores import Store
 
 _log = structlog.get_logger()
 
 _RELEASE_SECONDS = 0.5
 """A stop must not wait for a store that does not answer."""
+_ANSWER_SECONDS = 10.0
+"""The longest that a store takes to say that it is away."""
 
 
 class Leases(CheckpointStore):
     """Wraps the store's ownership for one process."""
 
-    def __init__(self, store: Store, *, lease_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        balance_seconds: float,
+        expiry_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
         self._store = store
-        self._lease_seconds = lease_seconds
+        self._balance_seconds = balance_seconds
+        self._expiry_seconds = expiry_seconds
+        # Two intervals before others may take over.
+        self._lease_seconds = expiry_seconds - 2 * balance_seconds
+        # An attempt is followed by the next one an interval later, and by its failure an answer later.
+        self._attempt_seconds = 2 * (_ANSWER_SECONDS + balance_seconds)
         self._clock = clock
-        self._renewed_at: dict[str, float] = {}
+        self._wall = wall
+        self._renewed_at: dict[PartitionId, float] = {}
+        self._carried_by: dict[PartitionId, object | None] = {}
+        """The link that was there when the lease was renewed."""
+        self._links = Links(lambda _: None, clock)
+        self._failed_at: float | None = None
+        """When the last attempt to renew was made, if it failed."""
+        self._pending: set[float] = set()
+        """When the attempts were made that the store has not answered yet."""
+        self._answered_at: float | None = None
+        """When the store last let us renew, or showed nothing to renew; by the wall clock: ownership has no other."""
+        self._outage: tuple[float, float] | None = None
+        """When the store was last away, from and to, by the wall clock; from ever when we never saw it work."""
+        self._checkpoints: dict[PartitionId, int] = {}
         self._claiming = True
         self._owner_ids: set[str] = set()
         """The names under which the SDK has claimed for this process: each client takes a new one."""
+        self._former_ids: set[str] = set()
 
     def valid(self, partition: PartitionId) -> bool:
         """Whether nobody else can have the partition yet."""
         renewed_at = self._renewed_at.get(partition)
-        return renewed_at is not None and self._clock() - renewed_at < self._lease_seconds
+        if renewed_at is None:
+            return False
+        if self._clock() - renewed_at < self._lease_seconds:
+            return True
+        return self._away and self._carried(partition)
+
+    @property
+    def _away(self) -> bool:
+        """Whether the store did not answer the last attempt to renew, which was made just now."""
+        now = self._clock()
+        if self._failed_at is not None and now - self._failed_at < self._attempt_seconds:
+            return True
+        return any(self._balance_seconds <= now - asked_at < self._attempt_seconds for asked_at in self._pending)
+
+    def _note_outage(self) -> None:
+        """Whether others could renew as little as we, for so long that their ownership looks expired."""
+        now, answered_at = self._wall(), self._answered_at
+        overdue = answered_at is not None and now - answered_at > self._lease_seconds
+        if self._away or overdue:
+            self._outage = (-math.inf if answered_at is None else answered_at, now)
+
+    def _carried(self, partition: PartitionId) -> bool:
+        """Whether the link that was there at the renewal is there still, and heard as recently as a lease lasts."""
+        link = self._links.attached(partition)
+        same = link is not None and link is self._carried_by.get(partition)
+        return same and self._links.silent_seconds(partition) < self._lease_seconds
+
+    def heard(self, partition: PartitionId) -> object | None:
+        """Looks at a partition's link, as often as there is occasion; another object each time it is another link."""
+        return self._links.attached(partition)
+
+    def reads_from(self, partition: PartitionId) -> int | None:
+        """The sequence number behind which the SDK begins to read, as it was last told."""
+        return self._checkpoints.get(partition)
 
     def stop_claiming(self) -> None:
         """From now on the SDK can give up partitions and not take any: its client is about to close."""
         self._claiming = False
 
-    def claim_again(self) -> None:
-        """A new client may claim."""
+    def connected(self, look: Callable[[PartitionId], Link | None]) -> None:
+        """A new client may claim; how to look at its links."""
+        self._links = Links(look, self._clock)
+        self._former_ids |= self._owner_ids
         self._claiming = True
+
+    async def open(self) -> None:
+        """Opens the store. Raises StoreUnavailable: an outage that was there before us is one all the same."""
+        with self._attempt():
+            await self._store.open()
 
     async def release(self) -> None:
         """Gives up in the store what the SDK may have left behind; others need not wait for the expiry."""
@@ -59,10 +138,28 @@ class Leases(CheckpointStore):
     async def list_ownership(
         self, fully_qualified_namespace: str, eventhub_name: str, consumer_group: str, **kwargs: Any
     ) -> Iterable[dict[str, Any]]:
-        """As the store says."""
-        return await self._store.checkpoints.list_ownership(
-            fully_qualified_namespace, eventhub_name, consumer_group, **kwargs
-        )
+        """As the store says, but for the time when it was away; what our own closed clients still own is free."""
+        with self._attempt():
+            rows = list(
+                await self._store.checkpoints.list_ownership(
+                    fully_qualified_namespace, eventhub_name, consumer_group, **kwargs
+                )
+            )
+        self._note_outage()
+        if not any(row["owner_id"] in self._owner_ids for row in rows):
+            self._answered_at = self._wall()
+        return [self._seen(dict(row)) for row in rows]
+
+    def _seen(self, row: dict[str, Any]) -> dict[str, Any]:
+        if row["owner_id"] not in self._owner_ids:
+            self._renewed_at.pop(row["partition_id"], None)  # another's, or nobody's
+        if row["owner_id"] in self._former_ids:
+            row["owner_id"] = ""
+        if self._outage is not None:
+            began, ended = self._outage
+            if row["last_modified_time"] + self._expiry_seconds >= began:  # its owner was alive then
+                row["last_modified_time"] = max(row["last_modified_time"], ended)
+        return row
 
     async def claim_ownership(
         self, ownership_list: Iterable[dict[str, Any]], **kwargs: Any
@@ -71,11 +168,34 @@ class Leases(CheckpointStore):
         asked_at = self._clock()
         wanted = [each for each in ownership_list if self._claiming or not each["owner_id"]]
         self._owner_ids.update(each["owner_id"] for each in wanted if each["owner_id"])
-        granted = list(await self._store.checkpoints.claim_ownership(wanted, **kwargs)) if wanted else []
+        if not wanted:
+            return []
+        with self._attempt():
+            granted = list(await self._store.checkpoints.claim_ownership(wanted, **kwargs))
+        self._answered(granted, asked_at)
+        return granted
+
+    def _answered(self, granted: list[dict[str, Any]], asked_at: float) -> None:
+        self._note_outage()
+        self._failed_at, self._answered_at = None, self._wall()
         for each in granted:
             if each["owner_id"]:
-                self._renewed_at[each["partition_id"]] = asked_at
-        return granted
+                partition = each["partition_id"]
+                self._renewed_at[partition] = asked_at
+                self._carried_by[partition] = self._links.attached(partition)
+
+    @contextmanager
+    def _attempt(self) -> Iterator[None]:
+        """An attempt to renew, or the list before it: remembered when the store is away."""
+        asked_at = self._clock()
+        self._pending.add(asked_at)
+        try:
+            yield
+        except StoreUnavailable:
+            self._failed_at = asked_at
+            raise
+        finally:
+            self._pending.discard(asked_at)
 
     async def update_checkpoint(self, checkpoint: dict[str, Any], **kwargs: Any) -> None:
         """As the store does: forward only."""
@@ -85,6 +205,10 @@ class Leases(CheckpointStore):
         self, fully_qualified_namespace: str, eventhub_name: str, consumer_group: str, **kwargs: Any
     ) -> Iterable[dict[str, Any]]:
         """As the store says."""
-        return await self._store.checkpoints.list_checkpoints(
-            fully_qualified_namespace, eventhub_name, consumer_group, **kwargs
+        rows = list(
+            await self._store.checkpoints.list_checkpoints(
+                fully_qualified_namespace, eventhub_name, consumer_group, **kwargs
+            )
         )
+        self._checkpoints = {each["partition_id"]: each["sequence_number"] for each in rows}
+        return rows

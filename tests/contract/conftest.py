@@ -7,8 +7,8 @@ from uuid import uuid4
 
 import pytest
 
-from tests.contract.store_helpers import SCOPE, OpenStore, blob_store
-from tests.fakes import MemoryStore
+from tests.contract.store_helpers import SCOPE, OpenStore, Proxy, blob_store
+from tests.memory_store import MemoryStore
 from worker.stores import HubScope, Store
 from worker.stores.blob import BlobStore
 from worker.stores.sqlite import SqliteStore
@@ -22,6 +22,20 @@ def container() -> str:
 @pytest.fixture
 async def store(azurite: str, container: str) -> AsyncIterator[BlobStore]:
     opened = blob_store(azurite, container)
+    await opened.open()
+    yield opened
+    await opened.aclose()
+
+
+@pytest.fixture
+async def proxy(azurite: str) -> AsyncIterator[Proxy]:
+    async with Proxy(azurite).running() as running:
+        yield running
+
+
+@pytest.fixture
+async def behind_proxy(proxy: Proxy, container: str, store: BlobStore) -> AsyncIterator[BlobStore]:
+    opened = blob_store(proxy.connection_string, container)
     await opened.open()
     yield opened
     await opened.aclose()

@@ -11,8 +11,9 @@ from yarl import URL
 
 from tests.support import azurite_connection_string
 from worker.events import PartitionId, UnixSeconds
-from worker.stores import DeadLetter, HubScope, Store
+from worker.stores import DeadLetter, HubScope, ReplayRequest, Store
 from worker.stores.blob import BlobStore
+from worker.stores.layout import letter_name
 
 SCOPE = HubScope("Team.servicebus.windows.net:5671", "ML-Events", "$Default")
 P0, P1 = PartitionId("0"), PartitionId("1")
@@ -59,6 +60,11 @@ def letter(number: int = 17, **changes: object) -> DeadLetter:
     return DeadLetter(**{**values, **changes})
 
 
+def request(number: int = 17, partition: PartitionId = P0) -> ReplayRequest:
+    """The request to replay `letter(number)`."""
+    return ReplayRequest(partition, letter_name(letter(number)))
+
+
 def blob_store(
     connection_string: str, container: str, *, scope: HubScope = SCOPE, timeout_seconds: float = 10.0
 ) -> BlobStore:
@@ -86,6 +92,10 @@ class Proxy:
         self.connection_string = ""
         self.meddle: Callable[[web.Request], Awaitable[web.Response | None]] = self._pass
         self.lose: Callable[[web.Request], bool] = lambda _: False
+        self.requests: list[str] = []
+        """The methods, in the order in which the requests came."""
+        self.most_under_way = 0
+        self._under_way = 0
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Proxy"]:
@@ -101,6 +111,15 @@ class Proxy:
             await runner.cleanup()
 
     async def _handle(self, request: web.Request) -> web.Response:
+        self.requests.append(request.method)
+        self._under_way += 1
+        self.most_under_way = max(self.most_under_way, self._under_way)
+        try:
+            return await self._answer(request)
+        finally:
+            self._under_way -= 1
+
+    async def _answer(self, request: web.Request) -> web.Response:
         instead = await self.meddle(request)
         if instead is not None:
             return instead

@@ -14,7 +14,8 @@ from pydantic import ValidationError
 from structlog.testing import capture_logs
 
 from tests.deliveries import ELEMENT, delivery_of
-from worker.sinks import Sink
+from tests.mailbox import Mailbox, mail_server
+from worker.sinks import Sink, VerifyingSink
 from worker.sinks.table import KINDS
 
 SECRETS = {"CONTRACT_URL": "hidden-path-4711", "CONTRACT_SECRET": "hidden-signing-key", "CONTRACT_AUTH": "hidden-token"}
@@ -59,6 +60,28 @@ class FileRig:
         return [{"id": line["id"], "key": line["idempotencykey"]} for line in lines]
 
 
+class EmailRig:
+    kind = "email"
+
+    def __init__(self, mailbox: Mailbox, port: int) -> None:
+        self._mailbox = mailbox
+        self._port = port
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "host": "127.0.0.1",
+            "port": self._port,
+            "security": "none",
+            "from": "ml@example.org",
+            "to": ["oncall@example.org"],
+            "username": "ml",
+            "password_env": "CONTRACT_SECRET",
+        }
+
+    def arrived(self) -> list[dict[str, Any]]:
+        return [{"id": mail["X-Event-Id"], "key": mail["X-Idempotency-Key"]} for mail in self._mailbox.messages]
+
+
 class WebhookRig:
     kind = "webhook"
 
@@ -94,6 +117,11 @@ async def rig(request, tmp_path, monkeypatch, logged) -> AsyncIterator[Rig]:
             yield LogRig(logged)
         case "file":
             yield FileRig(tmp_path)
+        case "email":
+            mailbox = Mailbox()
+            monkeypatch.setenv("CONTRACT_SECRET", SECRETS["CONTRACT_SECRET"])
+            async with mail_server(mailbox, password=SECRETS["CONTRACT_SECRET"]) as port:
+                yield EmailRig(mailbox, port)
         case "webhook":
             webhook = WebhookRig()
             app = web.Application()
@@ -194,6 +222,10 @@ async def test_no_secret_shows_in_its_settings_itself_or_the_log(rig, logged):
         shown = f"{sink!r} {vars(sink)!r} {logged!r}"
 
     assert not [secret for secret in SECRETS.values() if secret in shown]
+
+
+def test_a_kind_says_that_it_verifies_when_its_sink_can(rig):
+    assert isinstance(build(rig), VerifyingSink) == KINDS[rig.kind].settings.verifies
 
 
 def test_its_settings_know_their_kind_and_refuse_an_unknown_key():

@@ -1,6 +1,7 @@
 """What only the Blob store has: the layout that other tools read, and ways to open it."""
 
 import asyncio
+import base64
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
@@ -10,11 +11,13 @@ from azure.eventhub.extensions.checkpointstoreblobaio import BlobCheckpointStore
 from azure.storage.blob import generate_container_sas
 from azure.storage.blob.aio import ContainerClient
 
-from tests.contract.store_helpers import P0, SCOPE, blob_store, endpoint_of, letter, names
-from tests.support import AZURITE_KEY, azurite_connection_string
+from tests.contract.store_helpers import P0, P1, SCOPE, blob_store, endpoint_of, letter, names, request
+from tests.support import AZURITE_KEY, azurite_connection_string, eventually
 from worker.errors import ConfigError, StoreUnavailable
 from worker.events import UnixSeconds
+from worker.stores import ReplayRequest
 from worker.stores.blob import BlobStore
+from worker.stores.layout import letter_name
 
 PREFIX = "team.servicebus.windows.net:5671/ml-events/$default"
 
@@ -54,13 +57,43 @@ async def test_blob_names_are_lower_case_and_checkpoints_are_metadata(store: Blo
     await store.checkpoints.claim_ownership([names(owner_id="A")])
     await store.checkpoints.update_checkpoint(names(sequence_number=7, offset="1:2:700"))
     await store.write_state(P0, b"state", expected=None)
+    await store.write_memory(P0, "1-1", b"memory")
+    await store.write_entry("5f0a", b"intent", expected=None)
+    await store.put_dead_letters([letter(1)])
+    await store.request_replays([request(1)])
 
     found = {blob.name: blob async for blob in blobs.list_blobs(include=["metadata"])}
 
-    assert sorted(found) == [f"{PREFIX}/checkpoint/0", f"{PREFIX}/ownership/0", f"{PREFIX}/state/0"]
+    assert sorted(found) == [
+        f"{PREFIX}/checkpoint/0",
+        f"{PREFIX}/deadletters/{letter_name(letter(1))}",
+        f"{PREFIX}/ledger/5f/5f0a",
+        f"{PREFIX}/memory/0/1-1",
+        f"{PREFIX}/ownership/0",
+        f"{PREFIX}/replays/{letter_name(letter(1))}",
+        f"{PREFIX}/state/0",
+    ]
+    assert found[f"{PREFIX}/replays/{letter_name(letter(1))}"].metadata == {"partition": "0"}
     assert found[f"{PREFIX}/checkpoint/0"].metadata == {"sequencenumber": "7", "offset": "1:2:700"}
     assert found[f"{PREFIX}/checkpoint/0"].size == 0
     assert found[f"{PREFIX}/ownership/0"].metadata == {"ownerid": "A"}
+
+
+async def test_the_sdks_own_store_reads_a_checkpoint_that_was_written_by_version_and_goes_on_from_it(
+    azurite: str, container: str, store: BlobStore, blobs: ContainerClient
+):
+    version = await store.write_checkpoint(P0, offset="700", sequence_number=7, expected=None)
+    await store.write_checkpoint(P0, offset="700", sequence_number=7, expected=version)
+
+    (found,) = [blob async for blob in blobs.list_blobs(include=["metadata"])]
+    assert found.name == f"{PREFIX}/checkpoint/0"
+    assert {**found.metadata, "writeid": "…"} == {"offset": "700", "sequencenumber": "7", "writeid": "…"}
+    async with BlobCheckpointStore.from_connection_string(azurite, container) as theirs:
+        assert await theirs.list_checkpoints(*SCOPE) == [names(sequence_number=7, offset="700")]
+        await theirs.update_checkpoint(names(sequence_number=8, offset="800"))
+    read = await store.read_checkpoint(P0)
+    assert read is not None
+    assert read[:2] == ("800", 8)
 
 
 async def test_a_checkpoint_without_offset_as_other_sdks_write_it_begins_at_the_start(
@@ -73,6 +106,8 @@ async def test_a_checkpoint_without_offset_as_other_sdks_write_it_begins_at_the_
         names("0", sequence_number=7, offset=""),
         names("1", sequence_number=-1, offset=""),
     ]
+    found = [await store.read_checkpoint(each) for each in (P0, P1)]
+    assert [each and each[:2] for each in found] == [("", 7), ("", -1)]
 
 
 async def test_a_checkpoint_that_an_operator_deleted_is_written_anew(store: BlobStore, blobs: ContainerClient):
@@ -131,6 +166,48 @@ async def test_a_row_that_is_not_understood_is_not_deleted_for_its_age(
 
     assert await store.expire_dead_letters(UnixSeconds(1_770_000_000.0)) == 1
     assert [name async for name in blobs.list_blob_names()] == [f"{PREFIX}/deadletters/00000000"]
+
+
+@pytest.mark.parametrize("row", [b'{"format":2,"time":0}', b'{"format":1,"time":0}', b"[]", b"{"])
+@pytest.mark.parametrize("in_metadata", [False, True])
+async def test_a_row_that_is_not_understood_is_not_dropped_by_its_name(
+    store: BlobStore, blobs: ContainerClient, row: bytes, in_metadata: bool
+):
+    metadata = {"letter": base64.b64encode(row).decode()} if in_metadata else {}
+    await blobs.upload_blob(f"{PREFIX}/deadletters/odd", row, metadata=metadata)
+    await store.request_replays([ReplayRequest(P0, "odd")])
+    await store.put_dead_letters([letter()])
+
+    assert await store.drop_dead_letters(["odd", letter_name(letter())]) == 1
+    assert [name async for name in blobs.list_blob_names()] == [f"{PREFIX}/deadletters/odd", f"{PREFIX}/replays/odd"]
+
+
+async def test_a_blob_that_is_no_request_is_passed_over(store: BlobStore, blobs: ContainerClient):
+    await blobs.upload_blob(f"{PREFIX}/replays/odd", b"")
+    await store.request_replays([request(1)])
+
+    assert await store.replays() == [request(1)]
+
+
+async def test_an_entry_expires_by_when_it_was_last_written(store: BlobStore, blobs: ContainerClient):
+    """The service's clock has whole seconds: an entry stays until the second in which it was written is over."""
+    version = await store.write_entry("renewed", b"x", expected=None)
+    await store.write_entry("old", b"x", expected=None)
+
+    async def written_at(key: str) -> float:
+        properties = await blobs.get_blob_client(f"{PREFIX}/ledger/{key[:2]}/{key}").get_blob_properties()
+        return properties.last_modified.timestamp()
+
+    async def renewed_later() -> bool:
+        nonlocal version
+        version = await store.write_entry("renewed", b"y", expected=version)
+        return await written_at("renewed") > await written_at("old")
+
+    assert await store.expire_entries(UnixSeconds(await written_at("old") + 0.5)) == 0
+    await eventually(renewed_later)
+    assert await store.expire_entries(UnixSeconds(await written_at("old") + 1)) == 1
+    assert await store.read_entry("old") is None
+    assert await store.read_entry("renewed") == (b"y", version)
 
 
 # --- opening ---

@@ -4,16 +4,17 @@ Also how many requests things take.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 
 import pytest
 from aiohttp import web
 
-from tests.contract.store_helpers import P0, SCOPE, Proxy, blob_store, letter, names
+from tests.contract.store_helpers import P0, SCOPE, Proxy, blob_store, letter, names, request
 from tests.support import AZURITE_KEY, azurite_connection_string, free_port
-from worker.errors import Conflict, StoreUnavailable
+from worker.errors import StoreUnavailable
 from worker.events import PartitionId, UnixSeconds
 from worker.stores.blob import BlobStore
+from worker.stores.layout import letter_name
 
 NOW = UnixSeconds(1_770_000_000.0)
 """Later than the letters' time."""
@@ -24,7 +25,20 @@ CALLS: dict[str, Callable[[BlobStore], Awaitable[object]]] = {
     "state_versions": lambda store: store.state_versions(),
     "read_state": lambda store: store.read_state(P0),
     "write_state": lambda store: store.write_state(P0, b"", expected=None),
+    "read_checkpoint": lambda store: store.read_checkpoint(P0),
+    "write_checkpoint": lambda store: store.write_checkpoint(P0, offset="1", sequence_number=1, expected=None),
+    "read_memory": lambda store: store.read_memory(P0, "1"),
+    "write_memory": lambda store: store.write_memory(P0, "1", b"x"),
+    "forget_memory": lambda store: store.forget_memory(P0, keep=[]),
+    "read_entry": lambda store: store.read_entry("key"),
+    "write_entry": lambda store: store.write_entry("key", b"x", expected=None),
+    "expire_entries": lambda store: store.expire_entries(NOW),
     "put_dead_letters": lambda store: store.put_dead_letters([letter(1)]),
+    "read_dead_letter": lambda store: store.read_dead_letter("name"),
+    "drop_dead_letters": lambda store: store.drop_dead_letters(["name"]),
+    "request_replays": lambda store: store.request_replays([request(1)]),
+    "replays": lambda store: store.replays(),
+    "end_replays": lambda store: store.end_replays([request(1)]),
     "dead_letters": lambda store: anext(store.dead_letters()),
     "expire_dead_letters": lambda store: store.expire_dead_letters(NOW),
     "list_ownership": lambda store: store.checkpoints.list_ownership(*SCOPE),
@@ -72,55 +86,6 @@ async def test_a_container_that_was_deleted_is_said_to_be_missing(azurite: str, 
     with pytest.raises(StoreUnavailable, match="it is missing"):
         await CALLS[call](never_opened)
     await never_opened.aclose()
-
-
-@pytest.fixture
-async def proxy(azurite: str) -> AsyncIterator[Proxy]:
-    async with Proxy(azurite).running() as running:
-        yield running
-
-
-@pytest.fixture
-async def behind_proxy(proxy: Proxy, container: str, store: BlobStore) -> AsyncIterator[BlobStore]:
-    opened = blob_store(proxy.connection_string, container)
-    await opened.open()
-    yield opened
-    await opened.aclose()
-
-
-async def test_our_own_write_whose_answer_was_lost_is_no_conflict(
-    proxy: Proxy, behind_proxy: BlobStore, store: BlobStore
-):
-    first = await behind_proxy.write_state(P0, b"1", expected=None)
-    losses = iter([True])
-    proxy.lose = lambda request: request.method == "PUT" and next(losses, False)
-
-    second = await behind_proxy.write_state(P0, b"2", expected=first)
-
-    assert next(losses, None) is None
-    assert await store.read_state(P0) == (b"2", second)
-
-
-async def test_another_ones_write_after_ours_whose_answer_was_lost_is_a_conflict(
-    proxy: Proxy, behind_proxy: BlobStore, store: BlobStore
-):
-    first = await behind_proxy.write_state(P0, b"1", expected=None)
-    puts = 0
-
-    async def write_in_between(request: web.Request) -> None:
-        nonlocal puts
-        puts += request.method == "PUT"
-        if request.method == "PUT" and puts == 2:  # ours, tried again
-            found = await store.read_state(P0)
-            assert found is not None
-            assert found.payload == b"ours"
-            await store.write_state(P0, b"theirs", expected=found.version)
-
-    proxy.meddle = write_in_between
-    proxy.lose = lambda request: request.method == "PUT" and puts == 1
-
-    with pytest.raises(Conflict):
-        await behind_proxy.write_state(P0, b"ours", expected=first)
 
 
 async def test_a_claim_that_failed_is_not_reported_as_won_and_the_others_are_renewed(
@@ -185,7 +150,7 @@ async def test_a_letter_that_is_dropped_before_it_can_be_deleted_is_not_counted(
 
     proxy.meddle = drop_first
 
-    assert await behind_proxy.expire_dead_letters(NOW) + dropped[0] == 2
+    assert await behind_proxy.expire_dead_letters(NOW) + sum(dropped) == 2
 
 
 async def test_a_letter_that_is_said_to_be_gone_is_not_counted(proxy: Proxy, behind_proxy: BlobStore):
@@ -251,54 +216,52 @@ async def test_a_short_outage_is_bridged(proxy: Proxy, behind_proxy: BlobStore):
 
 async def test_a_checkpoint_needs_one_request_as_long_as_nobody_else_writes(proxy: Proxy, behind_proxy: BlobStore):
     await behind_proxy.checkpoints.update_checkpoint(names(sequence_number=1, offset="1"))
-    requests = []
-
-    async def count(request: web.Request) -> None:
-        requests.append(request.method)
-
-    proxy.meddle = count
+    proxy.requests.clear()
     for number in range(2, 6):
         await behind_proxy.checkpoints.update_checkpoint(names(sequence_number=number, offset=str(number)))
 
-    assert requests == ["PUT"] * 4
+    assert proxy.requests == ["PUT"] * 4
 
 
 async def test_a_list_of_letters_without_bodies_takes_one_request(proxy: Proxy, behind_proxy: BlobStore):
     letters = [letter(number) for number in range(20)]
     await behind_proxy.put_dead_letters(letters)
-    requests = []
-
-    async def count(request: web.Request) -> None:
-        requests.append(request.method)
-
-    proxy.meddle = count
+    proxy.requests.clear()
 
     assert [each async for each in behind_proxy.dead_letters(bodies=False)] == letters
-    assert requests == ["GET"]
+    assert proxy.requests == ["GET"]
 
 
 async def test_looking_for_old_letters_among_young_ones_takes_one_request(proxy: Proxy, behind_proxy: BlobStore):
     await behind_proxy.put_dead_letters([letter(number, enqueued_at=NOW, time=NOW) for number in range(120)])
-    requests = []
-
-    async def count(request: web.Request) -> None:
-        requests.append(request.method)
-
-    proxy.meddle = count
+    proxy.requests.clear()
 
     assert await behind_proxy.expire_dead_letters(UnixSeconds(NOW - 1)) == 0
-    assert requests == ["GET"]
+    assert proxy.requests == ["GET"]
 
 
 async def test_all_versions_take_one_request(proxy: Proxy, behind_proxy: BlobStore):
     for number in range(12):
         await behind_proxy.write_state(PartitionId(str(number)), b"x", expected=None)
-    requests = []
-
-    async def count(request: web.Request) -> None:
-        requests.append(request.method)
-
-    proxy.meddle = count
+    proxy.requests.clear()
 
     assert len(await behind_proxy.state_versions()) == 12
-    assert requests == ["GET"]
+    assert proxy.requests == ["GET"]
+
+
+async def test_all_requests_to_replay_take_one_request(proxy: Proxy, behind_proxy: BlobStore):
+    await behind_proxy.request_replays([request(number) for number in range(60)])
+    proxy.requests.clear()
+
+    assert len(await behind_proxy.replays()) == 60
+    assert proxy.requests == ["GET"]
+
+
+async def test_many_letters_are_dropped_some_at_a_time(proxy: Proxy, behind_proxy: BlobStore):
+    letters = [letter(number) for number in range(60)]
+    await behind_proxy.put_dead_letters(letters)
+    proxy.most_under_way = 0
+
+    assert await behind_proxy.drop_dead_letters([letter_name(each) for each in letters]) == 60
+
+    assert 1 < proxy.most_under_way <= 16

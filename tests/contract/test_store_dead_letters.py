@@ -1,6 +1,7 @@
 """What every store promises about dead letters: kept as they were, listed oldest first, deleted when they are old."""
 
 import asyncio
+import json
 import math
 import random
 from dataclasses import replace
@@ -10,6 +11,7 @@ from uuid import UUID
 from tests.contract.store_helpers import SCOPE, OpenStore, letter, real_stores
 from worker.events import UnixSeconds
 from worker.stores import DeadLetter, Store
+from worker.stores.layout import letter_from_json, letter_to_json
 
 HOUR = 3600.0
 NOON = UnixSeconds(1_764_000_000.0)
@@ -32,6 +34,7 @@ def full_letter() -> DeadLetter:
         sink="oncall",
         attempts=3,
         index=2,
+        idempotency_key="5f" * 32,
         event_id="e\x00\ud800é",
         type="Microsoft.MachineLearningServices.RunCompleted",
         subject="experiments/ä",
@@ -204,3 +207,14 @@ async def test_another_consumer_groups_letters_stay(open_store: OpenStore):
 
     assert await store.expire_dead_letters(hours(1)) == 1
     assert await kept(other) == [letter()]
+
+
+# --- other versions ---
+
+
+def test_a_row_is_read_without_the_field_it_lacks_and_without_what_a_later_version_added():
+    row = json.loads(letter_to_json(letter(1, idempotency_key="5f" * 32)))
+    del row["idempotency_key"]
+
+    assert letter_from_json(json.dumps(row).encode()) == letter(1)
+    assert letter_from_json(json.dumps({**row, "added_later": {"x": 1}}).encode()) == letter(1)

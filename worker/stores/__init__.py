@@ -1,10 +1,10 @@
-"""What must survive a process: ownership and checkpoints, one state object per partition, dead letters.
+"""What must survive a process: ownership and checkpoints, per partition its state and its memory, ledger, dead letters.
 
 The protocol only. `sqlite` serves one machine, `blob` serves production; `tests/contract` holds both to the same
 promises. Nothing here knows what a state object contains.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -35,6 +35,29 @@ class StoredState(NamedTuple):
     version: StateVersion
 
 
+class StoredCheckpoint(NamedTuple):
+    """A partition's checkpoint as it was read."""
+
+    offset: str
+    sequence_number: int
+    version: StateVersion
+
+
+class StoredEntry(NamedTuple):
+    """An entry of the ledger as it was read."""
+
+    payload: bytes
+    version: StateVersion
+
+
+class ReplayRequest(NamedTuple):
+    """Somebody wants a dead letter delivered again; the owner of its partition does it."""
+
+    partition: PartitionId
+    letter: str
+    """`layout.letter_name` of the letter."""
+
+
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
     """An event, or a whole message, that was given up: where it came from, why, and its bytes as they came."""
@@ -61,6 +84,8 @@ class DeadLetter:
     content_type: str | None
     properties: Mapping[str, object]
     enqueued_at: UnixSeconds
+    idempotency_key: str | None = None
+    """Under which its sink knows the event; None where there is no sink."""
 
 
 class Store(Protocol):
@@ -101,12 +126,79 @@ class Store(Protocol):
         """Writes when the stored version is `expected` (None: only if absent), else raises Conflict."""
         ...
 
+    async def read_checkpoint(self, partition: PartitionId) -> StoredCheckpoint | None:
+        """The checkpoint, or None where none was ever written."""
+        ...
+
+    async def write_checkpoint(
+        self, partition: PartitionId, *, offset: str, sequence_number: int, expected: StateVersion | None
+    ) -> StateVersion:
+        """Writes, forward or back, when the stored version is `expected` (None: only if absent), else raises Conflict.
+
+        Also when the values are those that stand there: the version is another one afterwards. That is how a new
+        generation makes every write of a former one fail.
+        """
+        ...
+
+    async def read_memory(self, partition: PartitionId, part: str) -> bytes | None:
+        """A part of a partition's memory, or None where it is not there."""
+        ...
+
+    async def write_memory(self, partition: PartitionId, part: str, payload: bytes) -> None:
+        """Writes a part; what stood there under this name is replaced.
+
+        Unconditional: the state says which parts count, so a part that a former owner writes is never read.
+        """
+        ...
+
+    async def forget_memory(self, partition: PartitionId, *, keep: Collection[str]) -> None:
+        """Deletes the parts of the partition's memory that sort before the last of these, and are none of them.
+
+        What sorts after it stays: when a former owner deletes, it is the new owner's. With none to keep, all go.
+        """
+        ...
+
+    async def read_entry(self, key: str) -> StoredEntry | None:
+        """The ledger's entry under an idempotency key, or None."""
+        ...
+
+    async def write_entry(self, key: str, payload: bytes, *, expected: StateVersion | None) -> StateVersion:
+        """Writes when the stored version is `expected` (None: only if absent), else raises Conflict."""
+        ...
+
+    async def expire_entries(self, before: UnixSeconds) -> int:
+        """Deletes the ledger's entries last written before this; returns how many."""
+        ...
+
     async def put_dead_letters(self, letters: list[DeadLetter]) -> None:
         """Keeps them durably. A letter whose id is there already is left as it is."""
         ...
 
     def dead_letters(self, *, bodies: bool = True) -> AsyncIterator[DeadLetter]:
         """All of them, oldest first, by when the hub took the message; on request without bodies and properties."""
+        ...
+
+    async def read_dead_letter(self, name: str) -> DeadLetter | None:
+        """The letter with this `layout.letter_name`, whole; None when it is no longer there."""
+        ...
+
+    async def drop_dead_letters(self, names: Sequence[str]) -> int:
+        """Deletes the letters with these names, and the requests to replay them; returns how many letters went.
+
+        A letter that this version does not understand stays. After a StoreUnavailable some may be deleted already.
+        """
+        ...
+
+    async def request_replays(self, requests: Sequence[ReplayRequest]) -> None:
+        """Keeps the requests until they are ended. One that is there already stays one."""
+        ...
+
+    async def replays(self) -> list[ReplayRequest]:
+        """All requests of the scope in the order of their letters' names, in one cheap query."""
+        ...
+
+    async def end_replays(self, requests: Sequence[ReplayRequest]) -> None:
+        """Removes requests; those that are gone are no error."""
         ...
 
     async def expire_dead_letters(self, before: UnixSeconds) -> int:

@@ -5,9 +5,10 @@ so and all others do not.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
+from uuid import uuid4
 
 from azure.core import MatchConditions
 from azure.core.exceptions import (
@@ -25,6 +26,12 @@ from worker.errors import ConfigError, StoreUnavailable
 _CONNECT_SECONDS = 3
 _READ_SECONDS = 5
 _RETRIES = 2
+_AT_ONCE = 16
+"""Requests in flight while many blobs are read, written or deleted; also bounds memory: a letter has up to 1.4 MB."""
+_WRITE_ID = "writeid"
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
 class Changed(Exception):
@@ -75,6 +82,17 @@ class Container:
         except AzureError as error:
             # Not chained: the client's own texts may quote request headers.
             raise StoreUnavailable(f"Could not {purpose}: {self.where}: {_reason(error)}") from None
+
+    async def pages(self, prefix: str, purpose: str, **options: Any) -> AsyncIterator[list[Any]]:
+        """What stands below a prefix, in the order of the names; each page is one request and one bounded call."""
+        pages = self.client.list_blobs(name_starts_with=prefix, **options).by_page()
+        while True:
+            async with self.reaching(purpose):
+                try:
+                    page = [blob async for blob in await anext(pages)]
+                except StopAsyncIteration:
+                    return
+            yield page
 
     async def create(self) -> None:
         """Makes sure that the container is there; the right to create it is not needed when it is."""
@@ -146,16 +164,53 @@ async def write_metadata(blob: BlobClient, values: dict[str, str], *, expected: 
     return _written(answer)
 
 
-async def delete(blob: BlobClient, *, expected: str) -> None:
-    """Deletes the blob when its etag is still `expected`. Raises Changed, also when it is gone."""
+async def write_once(blob: BlobClient, body: bytes | None, metadata: dict[str, str], *, expected: str | None) -> str:
+    """`write`, or `write_metadata` where there is no body; returns the etag.
+
+    Changed means that someone else wrote: what the client's second try meets of its first, whose answer got lost, is
+    told by an id in the metadata.
+    """
+    marked = {**metadata, _WRITE_ID: uuid4().hex}
     try:
-        await blob.delete_blob(**_only_if(expected))
+        if body is None:
+            return (await write_metadata(blob, marked, expected=expected)).etag
+        return (await write(blob, body, marked, expected=expected)).etag
+    except Changed:
+        found = await read_metadata(blob)
+        if found.etag is None or found.values.get(_WRITE_ID) != marked[_WRITE_ID]:
+            raise
+        return found.etag
+
+
+async def overwrite(blob: BlobClient, body: bytes) -> None:
+    """Writes the whole blob, whatever stood there."""
+    await blob.upload_blob(body, overwrite=True)
+
+
+async def delete(blob: BlobClient, *, expected: str | None) -> None:
+    """Deletes the blob when its etag is still `expected` (None: whatever it is). Raises Changed when it is gone too."""
+    try:
+        await blob.delete_blob(**(_only_if(expected) if expected else {}))
     except ResourceModifiedError as error:
         raise Changed from error
     except ResourceNotFoundError as error:
         if _is_blob(error):
             raise Changed from error
         raise
+
+
+async def together(works: Iterable[Coroutine[Any, Any, _Result]]) -> list[_Result]:
+    """All at once and all to their end: one partition that cannot be written must not stop the others' renewal."""
+    results = await asyncio.gather(*works, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return [result for result in results if not isinstance(result, BaseException)]
+
+
+def batches(items: Sequence[_Item]) -> Iterator[Sequence[_Item]]:
+    """Of a size that may go together."""
+    return (items[start : start + _AT_ONCE] for start in range(0, len(items), _AT_ONCE))
 
 
 def unquoted(etag: str) -> str:

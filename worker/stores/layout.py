@@ -6,7 +6,7 @@ No I/O.
 import base64
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import fields, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -17,7 +17,12 @@ from worker.events import UnixSeconds
 from worker.stores import DeadLetter, HubScope
 
 LETTER_FORMAT = 1
-"""Written into every row; a reader refuses a higher one instead of guessing."""
+"""Written into every row; a reader refuses a higher one instead of guessing.
+
+A field that is merely added does not raise it: rows without it are read, and readers pass over what they do not know.
+"""
+
+_LETTER_FIELDS = frozenset(field.name for field in fields(DeadLetter))
 
 
 def scope_prefix(scope: HubScope) -> str:
@@ -38,6 +43,11 @@ def sdk_names(scope: HubScope, partition: str) -> dict[str, Any]:
         "consumer_group": scope.consumer_group,
         "partition_id": partition,
     }
+
+
+def forgettable(parts: Iterable[str], keep: Collection[str]) -> list[str]:
+    """Which of a memory's parts nobody needs: those that are not kept, as far as the last that is."""
+    return [part for part in parts if part not in keep and (not keep or part < max(keep))]
 
 
 def letter_name(letter: DeadLetter) -> str:
@@ -80,9 +90,18 @@ def letter_from_json(row: bytes) -> DeadLetter:
     try:
         values["body"] = base64.b64decode(values["body"], validate=True)
         values["properties"] = {key: _property_from_json(value) for key, value in values["properties"].items()}
-        return DeadLetter(**values)
+        return DeadLetter(**{name: value for name, value in values.items() if name in _LETTER_FIELDS})
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"it is no dead letter: {error}") from error
+
+
+def is_understood(row: bytes) -> bool:
+    """Whether this version can read the letter, and so knows what it would delete."""
+    try:
+        letter_from_json(row)
+    except ValueError:
+        return False
+    return True
 
 
 def is_older(row: bytes, before: UnixSeconds) -> bool:
