@@ -9,9 +9,9 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from worker.errors import ConfigError
 
@@ -126,10 +126,26 @@ class RetrySettings(Settings):
     give_up_after_seconds: float | None = Field(default=None, gt=0)
     """From the first attempt; then the event becomes a dead letter. Half of source.retention_hours unless set: giving
     up must come before the hub forgets the event."""
+    max_attempts: int | None = Field(default=None, ge=1)
+    """How often the destination is asked at most, over restarts too; None: only the time counts. While it refuses the
+    worker itself (401, 403, 404 for several subjects), only the time counts as well."""
+
+
+OnUnknown = Literal["resend", "skip", "verify"]
+"""What happens to a delivery when nobody knows whether an attempt took effect: act again; do not, and keep it as a dead
+letter with reason unknown_outcome; ask the destination."""
+
+_ATTEMPT_SECONDS = 60.0
 
 
 class SinkSettings(Settings):
     """What every sink has; each kind adds its own keys."""
+
+    ledger: ClassVar[Literal["never", "optional", "always"]] = "never"
+    """Whether the kind writes what it does into the ledger: always where a repeated effect costs something and the
+    destination cannot tell a repetition; optional where some can; never where a repetition does no harm."""
+    verifies: ClassVar[bool] = False
+    """Whether the kind's sink has `verify`: it can ask the destination whether a delivery arrived."""
 
     name: str = Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     kind: str
@@ -145,6 +161,27 @@ class SinkSettings(Settings):
     """Holds its events: nothing is sent, nothing is given up, and the checkpoint waits."""
     dry_run: bool = False
     """Logs what would be sent, and counts it as delivered."""
+    on_unknown: OnUnknown | None = None
+    """What happens when an attempt may have taken effect, and may not; kinds with a ledger only. None: resend."""
+
+    @field_validator("on_unknown")
+    @classmethod
+    def _something_to_decide(cls, value: OnUnknown | None) -> OnUnknown | None:
+        if value is not None and cls.ledger == "never":
+            raise ValueError("means nothing to a sink of this kind, which does without a ledger; remove it")
+        if value == "verify" and not cls.verifies:
+            raise ValueError("cannot be verify: this kind cannot ask its destination what came; write resend or skip")
+        return value
+
+    @property
+    def uses_ledger(self) -> bool:
+        """Whether its deliveries go through the ledger."""
+        return self.ledger == "always" or (self.ledger == "optional" and self.on_unknown is not None)
+
+    @property
+    def attempt_seconds(self) -> float:
+        """How long one attempt may take: what a kind says in `timeout_seconds`."""
+        return float(getattr(self, "timeout_seconds", _ATTEMPT_SECONDS))
 
 
 def one_of(values: Mapping[str, Any], *keys: str, required: bool = True) -> None:

@@ -1,0 +1,277 @@
+"""Lanes with a ledger: processes that die at every await there is, and sinks that cannot say how an attempt ended."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from tests.lanes import FakeOwner, LaneScene, id_of, job_of
+from tests.memory_store import Contents, MemoryStore
+from tests.virtual_time import run
+from worker.errors import OutcomeUnknown, SinkUnavailable
+from worker.ledger import EntryState, Ledger, decode
+from worker.metrics import Metrics
+from worker.settings import OnUnknown, SinkSettings
+from worker.sinks import Delivery
+
+START = 1_700_000_000.0
+DAY = 86_400.0
+METRICS = Metrics()
+"""One for all lives: making them takes longer than a life."""
+
+
+class LedgerSettings(SinkSettings):
+    ledger = "always"
+    verifies = True
+
+
+class Fate:
+    """Lets a life run up to a step, and stop there for ever: what was done stays, nothing more is."""
+
+    def __init__(self, steps: int | None = None) -> None:
+        self.taken = 0
+        self.died = asyncio.Event()
+        self._steps = steps
+
+    async def step(self) -> None:
+        if self.taken == self._steps:
+            self.died.set()
+            await asyncio.Event().wait()
+        self.taken += 1
+        await asyncio.sleep(0.01)
+
+
+class FatefulStore(MemoryStore):
+    """Every call has a moment before and one after its effect at which its process may die."""
+
+    def __init__(self, contents: Contents, fate: Fate) -> None:
+        super().__init__(contents, clock=wall_clock)
+        self._fate = fate
+
+    async def _reach(self, name: str) -> None:
+        await self._fate.step()
+
+    async def _answered(self, name: str) -> None:
+        await self._fate.step()
+
+
+class World:
+    """What outlives processes: the store's contents, and what the destination did."""
+
+    def __init__(self) -> None:
+        self.contents = Contents()
+        self.effects: list[str] = []
+        self.accepted_since: list[str] = []
+        """Attempts that began though the ledger said already that the effect had happened."""
+
+    def accepted(self, key: str) -> bool:
+        stored = self.contents.entries.get(key)
+        return stored is not None and decode(stored.payload).state is EntryState.ACCEPTED
+
+
+class FatefulSink:
+    """Has its effect, or not, and ends as the script says."""
+
+    def __init__(self, world: World, fate: Fate, script: list[tuple[bool, Exception | None]]) -> None:
+        self._world = world
+        self._fate = fate
+        self._script = list(script)
+
+    async def open(self) -> None:
+        pass
+
+    async def aclose(self) -> None:
+        pass
+
+    async def deliver(self, delivery: Delivery) -> None:
+        if self._world.accepted(delivery.idempotency_key):
+            self._world.accepted_since.append(id_of(delivery))
+        await self._fate.step()
+        effect, error = self._script.pop(0) if self._script else (True, None)
+        if effect:
+            self._world.effects.append(id_of(delivery))
+        await self._fate.step()
+        if error is not None:
+            raise error
+
+    async def verify(self, delivery: Delivery) -> bool | None:
+        await self._fate.step()
+        return id_of(delivery) in self._world.effects
+
+
+def wall_clock() -> float:
+    return START + asyncio.get_running_loop().time()
+
+
+async def live(
+    world: World, name: str, policy: OnUnknown, fate: Fate, script: list[tuple[bool, Exception | None]]
+) -> FakeOwner:
+    """One process that is given the delivery and, unless it dies first, brings it to an end."""
+    sink, owner = FatefulSink(world, fate, script), FakeOwner(name)
+    settings = LedgerSettings(name="out", kind="fake", on_unknown=policy)
+    store = FatefulStore(world.contents, fate)
+    ledger = Ledger(store, settings, sink, by=name, metrics=METRICS, clock=wall_clock)
+    scenery = LaneScene(sink, ledger=ledger, metrics=METRICS, give_up_after_seconds=DAY, concurrency=1)
+    async with scenery.running() as stage:
+        stage.lane.submit(job_of(owner, "a", "a1"))
+        async with asyncio.timeout(3600):
+            while not owner.ended and not fate.died.is_set():
+                await asyncio.sleep(1)
+    return owner
+
+
+UNKNOWN, UNAVAILABLE = OutcomeUnknown("connection lost"), SinkUnavailable("503")
+SCRIPTS: dict[str, list[tuple[bool, Exception | None]]] = {
+    "accepted": [],
+    "unknown with effect": [(True, UNKNOWN)],
+    "unknown without effect": [(False, UNKNOWN)],
+    "unavailable first": [(False, UNAVAILABLE)],
+    "unavailable, then unknown": [(False, UNAVAILABLE), (True, UNKNOWN)],
+}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("policy", ["skip", "resend", "verify"])
+def test_dying_at_any_await_skip_never_acts_twice_resend_acts_at_least_once_verify_exactly_once(
+    policy: OnUnknown, script: str
+):
+    async def lives(first_death: int | None, second_death: int | None) -> Fate:
+        world, fate = World(), Fate(first_death)
+        first = await live(world, "first", policy, fate, SCRIPTS[script])
+        second = await live(world, "second", policy, Fate(second_death), [])
+        last = await live(world, "last", policy, Fate(), [])
+        assert last.ended == 1
+        assert world.accepted_since == []
+        letters = [owner.letters["a1"][0] for owner in (first, second, last) if owner.letters]
+        assert set(letters) <= {"unknown_outcome"}
+        match policy:
+            case "skip":
+                assert len(world.effects) <= 1
+                assert world.effects or letters
+            case "resend":
+                assert len(world.effects) >= 1
+                assert letters == []
+            case "verify":
+                assert len(world.effects) == 1
+                assert letters == []
+        return fate
+
+    async def scene():
+        steps = (await lives(None, None)).taken
+        assert steps >= 6
+        for first_death in range(steps):
+            for second_death in (None, *range(10)):
+                await lives(first_death, second_death)
+
+    run(scene())
+
+
+def _count(stage: LaneScene, outcome: str) -> float:
+    return stage.count("worker_deliveries_total", outcome=outcome)
+
+
+class _Rig:
+    """A lane with a ledger on a store in memory."""
+
+    def __init__(self, sink: Any, policy: OnUnknown, **settings: Any) -> None:
+        self.store = MemoryStore(clock=wall_clock)
+        configured = LedgerSettings(name="out", kind="fake", on_unknown=policy)
+        ledger = Ledger(self.store, configured, sink, by="p", metrics=Metrics(), clock=wall_clock)
+        self.scenery = LaneScene(sink, ledger=ledger, **settings)
+
+
+def _sink(script: list[tuple[bool, Exception | None]]) -> tuple[World, FatefulSink]:
+    world = World()
+    return world, FatefulSink(world, Fate(), script)
+
+
+def test_a_store_that_is_away_before_the_act_costs_no_attempt_and_opens_no_breaker():
+    async def scene():
+        world, sink = _sink([])
+        rig, owner = _Rig(sink, "skip", retry={"max_attempts": 1}, give_up_after_seconds=60), FakeOwner()
+        rig.store.down = True
+        async with rig.scenery.running() as stage:
+            for number in range(20):
+                stage.lane.submit(job_of(owner, f"s{number}", f"e{number}"))
+            await asyncio.sleep(3600)
+            assert (world.effects, owner.ended) == ([], 0)
+            assert stage.count("worker_lane_down") == 0
+            rig.store.down = False
+            await asyncio.sleep(120)
+            assert sorted(world.effects) == sorted(owner.accepted_ids)
+            assert len(owner.accepted_ids) == 20
+
+    run(scene())
+
+
+def test_an_unknown_outcome_that_is_skipped_is_a_dead_letter_at_once_and_the_next_of_its_subject_goes_on():
+    async def scene():
+        world, sink = _sink([(True, UNKNOWN)])
+        rig, owner = _Rig(sink, "skip"), FakeOwner()
+        async with rig.scenery.running() as stage:
+            stage.lane.submit(job_of(owner, "a", "a1"))
+            stage.lane.submit(job_of(owner, "a", "a2"))
+            await asyncio.sleep(1)
+            assert owner.letters["a1"][0] == "unknown_outcome"
+            assert owner.accepted_ids == ["a2"]
+            assert _count(stage, "skipped") == 1
+            assert world.effects == ["a1", "a2"]
+
+    run(scene())
+
+
+def test_what_the_destination_can_never_verify_becomes_a_dead_letter_of_unknown_outcome():
+    class Silent(FatefulSink):
+        async def verify(self, delivery: Delivery) -> bool | None:
+            return None
+
+    async def scene():
+        world = World()
+        rig = _Rig(Silent(world, Fate(), [(True, UNKNOWN)]), "verify", give_up_after_seconds=600)
+        owner = FakeOwner()
+        async with rig.scenery.running() as stage:
+            stage.lane.submit(job_of(owner, "a", "a1"))
+            await asyncio.sleep(900)
+            assert owner.letters["a1"][0] == "unknown_outcome"
+            assert world.effects == ["a1"]
+
+    run(scene())
+
+
+def test_a_drain_that_aborts_the_act_leaves_the_intent_to_the_next_owner():
+    async def scene():
+        world, sink = _sink([])
+        sink._fate = Fate(1)  # hangs after the effect
+        rig, owner, heir = _Rig(sink, "skip"), FakeOwner(), FakeOwner("heir")
+        async with rig.scenery.running() as stage:
+            stage.lane.submit(job_of(owner, "a", "a1"))
+            await asyncio.sleep(1)
+            owner.close(stage.lane)
+            owner.abort()
+            await asyncio.sleep(1)
+            assert (owner.ended, world.effects) == (0, ["a1"])
+            stage.lane.submit(job_of(heir, "a", "a1"))
+            await asyncio.sleep(60)
+            assert heir.ended == 0  # somebody might still be acting
+            await asyncio.sleep(60)
+            assert heir.letters["a1"][0] == "unknown_outcome"
+            assert world.effects == ["a1"]
+
+    run(scene())
+
+
+def test_a_delivery_that_the_ledger_knows_is_accepted_though_the_destination_is_down():
+    async def scene():
+        world, sink = _sink([(True, None)])
+        rig, owner, heir = _Rig(sink, "skip"), FakeOwner(), FakeOwner("heir")
+        async with rig.scenery.running() as stage:
+            stage.lane.submit(job_of(owner, "a", "a1"))
+            await asyncio.sleep(1)
+            sink._script = [(False, UNAVAILABLE)] * 1000
+            stage.lane.submit(job_of(heir, "a", "a1"))
+            await asyncio.sleep(1)
+            assert heir.accepted_ids == ["a1"]
+            assert _count(stage, "known") == 1
+            assert world.effects == ["a1"]
+
+    run(scene())
