@@ -2,19 +2,16 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import structlog
 
+from worker.checkpoint import Checkpoint
 from worker.config import StoreIntervals
 from worker.errors import StoreUnavailable
 from worker.metrics import Metrics
 from worker.ownership import Tenure
-from worker.stores import HubScope, Store
-from worker.stores.layout import sdk_names
-
-if TYPE_CHECKING:
-    from worker.progress import Watermark
+from worker.recall import Recall
 
 _log = structlog.get_logger()
 
@@ -28,22 +25,21 @@ class Keeper:
     def __init__(
         self,
         tenure: Tenure,
-        store: Store,
-        scope: HubScope,
+        checkpoint: Checkpoint,
+        recall: Recall,
         *,
         snapshot: Callable[[], dict[str, Any]],
         intervals: StoreIntervals,
         metrics: Metrics,
     ) -> None:
         self._tenure = tenure
-        self._store = store
-        self._scope = scope
+        self._checkpoint = checkpoint
+        self._recall = recall
         self._snapshot = snapshot
         self._intervals = intervals
         self._metrics = metrics
+        self._saving = asyncio.Lock()
         self._changed = asyncio.Event()
-        # Not what the state says: the last owner may have died between its state and its checkpoint.
-        self._checkpointed: Watermark | None = None
         self._checkpoint_due = 0.0
         self._failures = 0
         self._behind_since: float | None = None
@@ -73,39 +69,42 @@ class Keeper:
 
     async def save(self, **changes: Any) -> None:
         """Writes the state as it is now. Raises Fenced or StoreUnavailable."""
-        self._changed.clear()
-        try:
-            await self._tenure.save(**self._snapshot(), **changes)
-        except StoreUnavailable:
-            self._changed.set()
-            self._metrics.state_writes.labels(self._tenure.partition, "failed").inc()
-            raise
+        async with self._saving:
+            self._changed.clear()
+            try:
+                # Both of one moment: see `recall`.
+                fields, remembered = self._snapshot(), self._recall.snapshot()
+                fields |= await self._recall.write(remembered)
+                await self._tenure.save(**(fields | changes))
+            except StoreUnavailable:
+                self._changed.set()
+                self._metrics.state_writes.labels(self._tenure.partition, "failed").inc()
+                raise
+            self._recall.saved(self._tenure.state)
         self._metrics.state_writes.labels(self._tenure.partition, "written").inc()
 
     async def checkpoint(self) -> None:
-        """Moves the checkpoint to the watermark last saved. After the state, never before: the state is the fence."""
+        """Moves the checkpoint to the watermark last saved."""
+        if self._checkpoint_behind:
+            watermark = self._tenure.state.watermark
+            assert watermark is not None, "`_checkpoint_behind` says so"
+            await self._checkpoint.move(watermark)
+
+    @property
+    def _checkpoint_behind(self) -> bool:
         watermark = self._tenure.state.watermark
-        if watermark is not None and watermark != self._checkpointed:
-            await self._store.checkpoints.update_checkpoint(
-                {
-                    **sdk_names(self._scope, self._tenure.partition),
-                    "offset": watermark.offset,
-                    "sequence_number": watermark.sequence_number,
-                }
-            )
-            self._checkpointed = watermark
-            self._metrics.checkpoint_sequence.labels(self._tenure.partition).set(watermark.sequence_number)
+        return watermark is not None and watermark != self._checkpoint.at
 
     async def _something_to_write(self) -> bool:
         """Waits until the state changed, or a checkpoint that was put off is due."""
         wait_seconds = _BEAT_SECONDS
-        if self._tenure.state.watermark != self._checkpointed:
+        if self._checkpoint_behind:
             wait_seconds = min(wait_seconds, max(0.0, self._checkpoint_due - asyncio.get_running_loop().time()))
         try:
             async with asyncio.timeout(wait_seconds):
                 await self._changed.wait()
         except TimeoutError:
-            return self._tenure.state.watermark != self._checkpointed
+            return self._checkpoint_behind
         return True
 
     async def _checkpoint_if_due(self) -> None:
@@ -116,7 +115,7 @@ class Keeper:
 
     def _show(self) -> None:
         now = asyncio.get_running_loop().time()
-        if not self._changed.is_set() and self._tenure.state.watermark == self._checkpointed:
+        if not self._changed.is_set() and not self._checkpoint_behind:
             self._behind_since = None
         elif self._behind_since is None:
             self._behind_since = now

@@ -11,12 +11,12 @@ No clock, no tasks, no I/O. What late means for a route, and how much may be hel
 """
 
 from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from heapq import heappop, heappush
 from math import inf
 from typing import NamedTuple
 
-from worker.events import OrderKey, OrderKind, Placed, Released, Subject, UnixSeconds
+from worker.events import OrderKey, OrderKind, Placed, Position, Released, Subject, UnixSeconds
 
 
 class Remembered(NamedTuple):
@@ -34,16 +34,24 @@ _Queue = list[tuple[str, int, Placed, str]]
 class _Subject:
     """What is held of a subject, and the newest of it that was released."""
 
-    __slots__ = ("key", "kind", "queues", "release", "released_at", "text")
+    __slots__ = ("again", "key", "kind", "queues", "release", "released_at", "text")
 
     def __init__(self, key: Subject) -> None:
         self.key = key
         self.queues: dict[OrderKind, _Queue] = {}
+        self.again = 0
+        """How many of the held are read again: they were released in an earlier life, and must not be overtaken."""
         self.kind: OrderKind | None = None
         """Of the newest released; None while none is remembered, and then the next three mean nothing."""
         self.text = ""
         self.released_at = UnixSeconds(0.0)
         self.release = 0
+
+
+def _row(subject: _Subject) -> Remembered:
+    assert subject.kind is not None, "whoever is forgotten leaves `_remembered`"
+    key = OrderKey(subject.kind, None if subject.kind is OrderKind.ARRIVAL else subject.text)
+    return Remembered(subject.key, key, subject.released_at)
 
 
 _FEW = 1_000
@@ -65,11 +73,14 @@ class Orderer:
         """How many events left before the window was over, because there was no room."""
         self.kind_changes = 0
         """How often a subject went on with keys of another kind, so that lateness could not be judged."""
+        self.late: dict[Position, int] = {}
+        """By how many milliseconds events were found late, in this life or an earlier one, until `settled`."""
         self._memory_seconds = memory_seconds
         self._memory_subjects = memory_subjects
         self._clock = UnixSeconds(0.0)
         self._arrivals = 0
         self._held = 0
+        self._again: set[int] = set()
         # Every subject of which something is held or remembered.
         self._subjects: dict[Subject, _Subject] = {}
         # Those remembered, oldest release first, so that forgetting is taking from the front.
@@ -94,6 +105,7 @@ class Orderer:
         """Holds the event and returns None, or returns it when it is late, to be handled at once.
 
         `in_order` says that an earlier life of the partition found it not late: that stands, whatever is remembered.
+        A late event is held too while such ones of its subject are: it comes after what it was late to.
         """
         now = self._move_clock(now)
         event = placed.event
@@ -106,7 +118,14 @@ class Orderer:
         if subject is None:
             self._subjects[key] = subject = _Subject(key)
         elif text < subject.text and kind is subject.kind and not in_order and not self._too_old(subject):
-            return Released(placed, max(0, round((now - subject.released_at) * 1000)), data_digest)
+            self.late.setdefault(placed.position, max(0, round((now - subject.released_at) * 1000)))
+        if self.late and placed.position in self.late:
+            if not subject.again:
+                return Released(placed, self.late[placed.position], data_digest)
+            text = max(text, subject.text)
+        elif in_order:
+            self._again.add(arrival)
+            subject.again += 1
         queue = subject.queues.get(kind)
         if queue is None:
             subject.queues[kind] = [(text, arrival, placed, data_digest)]
@@ -128,17 +147,26 @@ class Orderer:
         self.released_early += len(early)
         return released + early
 
+    def settled(self, position: Position) -> None:
+        """The event is done with: whether it was late matters no more."""
+        self.late.pop(position, None)
+
     def remembered(self, *, since: int = 0) -> list[Remembered]:
         """The newest of each subject, oldest release first; with `since`, only those after that value of `releases`."""
         found = []
         for subject in reversed(self._remembered.values()):
             if subject.release <= since:
                 break
-            assert subject.kind is not None, "whoever is forgotten leaves `_remembered`"
-            key = OrderKey(subject.kind, None if subject.kind is OrderKind.ARRIVAL else subject.text)
-            found.append(Remembered(subject.key, key, subject.released_at))
+            found.append(_row(subject))
         found.reverse()
         return found
+
+    def walk(self) -> Iterator[Remembered]:
+        """All of `remembered`, while events go on: what changes meanwhile is given as it was or as it is."""
+        for key in list(self._remembered):
+            subject = self._remembered.get(key)
+            if subject is not None:
+                yield _row(subject)
 
     def restore(self, memory: Iterable[Remembered]) -> None:
         """Takes over what `remembered` gave in an earlier life; of one subject the last counts."""
@@ -162,8 +190,10 @@ class Orderer:
             queue, last, served = subject.queues[kind], text, False
             while room and not served:
                 last, other, placed, data_digest = heappop(queue)
-                released.append(Released(placed, None, data_digest))
+                released.append(Released(placed, self.late.get(placed.position), data_digest))
                 room -= 1
+                subject.again -= other in self._again
+                self._again.discard(other)
                 if other != arrival:
                     gone.add(other)
                 served = not queue or queue[0][0] > text

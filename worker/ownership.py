@@ -12,6 +12,7 @@ from typing import Any
 
 import structlog
 
+from worker import caution
 from worker import state as codec
 from worker.errors import Conflict, WorkerError
 from worker.events import PartitionId
@@ -71,8 +72,13 @@ class Tenure:
         async with self._writing:
             await self._reconcile()
 
+    async def confirm(self) -> None:
+        """Reads the state again, whatever was listed. Raises Fenced as `save`."""
+        async with self._writing:
+            await self._reconcile()
+
     async def _reconcile(self) -> None:
-        """Someone wrote in between: a request is adopted, another generation ends this one."""
+        """Someone wrote in between: what is asked for is adopted, another generation ends this one."""
         stored = await self._store.read_state(self.partition)
         theirs = codec.decode(stored.payload) if stored else None
         if stored is None or theirs is None or (theirs.generation, theirs.owner) != self._identity:
@@ -81,7 +87,7 @@ class Tenure:
                 f"partition {self.partition}: generation {self.state.generation} has ended, "
                 f"{theirs.owner if theirs else 'nobody'} owns the partition now"
             )
-        self.state = replace(self.state, request=theirs.request)
+        self.state = replace(self.state, request=theirs.request, stopped=theirs.stopped)
         self._version = stored.version
 
     @property
@@ -128,16 +134,16 @@ async def take(
 async def _begin(
     store: Store, partition: PartitionId, claimant: str, stored: StoredState | None, last: PartitionState | None
 ) -> Tenure:
-    fresh = PartitionState(generation=1, owner=claimant)
-    state = (
-        fresh
-        if last is None
-        else replace(
-            fresh,
+    state = PartitionState(generation=1, owner=claimant)
+    if last is not None:
+        state = replace(
+            last,
             generation=last.generation + 1,
-            progress=last.progress,
-            recent=last.recent,
+            owner=claimant,
+            request=None,
+            acknowledged=None,
+            released=False,
+            **caution.after(last),
         )
-    )
     version = await store.write_state(partition, codec.encode(state), expected=stored.version if stored else None)
     return Tenure(store, partition, state, version)

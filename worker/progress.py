@@ -66,17 +66,34 @@ class Progress:
         self._left_parts: dict[int, set[int]] = {}
 
     @classmethod
-    def restore(cls, saved: SavedProgress) -> "Progress":
-        """Goes on where `snapshot` was taken; what was read then is to be begun again from above the watermark."""
+    def restore(cls, saved: SavedProgress | None, *, checkpoint: Watermark | None = None) -> "Progress":
+        """Goes on where `snapshot` was taken; what was read then is to be begun again from above the watermark.
+
+        A checkpoint further on is where it goes on instead: the state was lost, or is an older one.
+        """
         progress = cls()
-        if saved["watermark"] is not None:
-            progress._last = Watermark(*saved["watermark"])
-        if saved["read"] is not None:
-            progress._read = saved["read"]
-        progress._left.extend((first, last) for first, last in saved["unsettled"])
-        progress._left_parts = {number: set(elements) for number, *elements in saved["parts"]}
-        progress._served = {Position(number, element): set(sinks) for number, element, *sinks in saved["served"]}
+        if saved is not None:
+            progress._take_over(saved)
+        if checkpoint is not None and checkpoint.sequence_number > _number(progress._last):
+            progress._skip_to(checkpoint)
         return progress
+
+    def _take_over(self, saved: SavedProgress) -> None:
+        if saved["watermark"] is not None:
+            self._last = Watermark(*saved["watermark"])
+        if saved["read"] is not None:
+            self._read = saved["read"]
+        self._left.extend((first, last) for first, last in saved["unsettled"])
+        self._left_parts = {number: set(elements) for number, *elements in saved["parts"]}
+        self._served = {Position(number, element): set(sinks) for number, element, *sinks in saved["served"]}
+
+    def _skip_to(self, checkpoint: Watermark) -> None:
+        number = checkpoint.sequence_number
+        self._last = checkpoint
+        self._read = max(self._read, number)
+        self._left = deque((max(first, number + 1), last) for first, last in self._left if last > number)
+        self._left_parts = {each: elements for each, elements in self._left_parts.items() if each > number}
+        self._served = {each: sinks for each, sinks in self._served.items() if each.sequence_number > number}
 
     @property
     def watermark(self) -> Watermark | None:
@@ -124,6 +141,16 @@ class Progress:
         self._served.pop(position, None)
         if len(message.settled) == message.elements:
             del self._open[position.sequence_number]
+
+    def holds(self, sequence_number: int) -> bool:
+        """Whether the message is begun and something of it is unsettled."""
+        return sequence_number in self._open
+
+    def start_over(self, sequence_number: int) -> None:
+        """The message is to be begun as if nothing of it had been settled or served in an earlier life."""
+        self._left_parts.pop(sequence_number, None)
+        for position in [each for each in self._served if each.sequence_number == sequence_number]:
+            del self._served[position]
 
     def served(self, position: Position, sink: str) -> None:
         """The sink took the event, others have not yet: it need not have it again after a restart."""
@@ -180,3 +207,7 @@ class Progress:
     def _left_ranges(self) -> list[list[int]]:
         """What is still to be begun again."""
         return [[max(first, self._begun + 1), last] for first, last in self._left if last > self._begun]
+
+
+def _number(watermark: Watermark | None) -> int:
+    return _NONE if watermark is None else watermark.sequence_number

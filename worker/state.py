@@ -1,23 +1,55 @@
 """The partition state object, to and from bytes: what one generation leaves for the next. No I/O.
 
 It stands beside the checkpoint, is written as a whole, conditionally, and doubles as the mailbox in which a new owner
-asks the present one for the partition.
+asks the present one for the partition. What grows with the number of subjects is in the memory beside it: the state
+names the parts that count, and holds what came since.
 """
 
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import orjson
 
+from worker import memory
 from worker.duplicates import SettledKey
-from worker.errors import WorkerError
+from worker.errors import StateFormatUnknown
 from worker.events import Position, UnixSeconds
 from worker.progress import SavedProgress, Watermark
 
-FORMAT = 1
+FORMAT = 2
+"""A format that is not read is refused with a sentence. 1, the one before, is read: a rolling update meets it."""
 
 
-class StateFormatUnknown(WorkerError):
-    """The state was written by a newer version of the worker, or by something else."""
+class HubIdentity(NamedTuple):
+    """Which hub the sequence numbers are of. Another one counts from the beginning again."""
+
+    created_at: str
+    """ISO 8601, as the hub gives it."""
+    epoch: int
+    """x-opt-sequence-number-epoch: -1, and another number after a fail-over of a geo-replicated namespace."""
+
+
+class LateVerdict(NamedTuple):
+    """An unsettled event that was found late: it stays that when it is read again, and others do not become it."""
+
+    position: Position
+    late_by_ms: int
+
+
+class Attempted(NamedTuple):
+    """A delivery that was tried and is not settled."""
+
+    position: Position
+    sink: str
+    attempts: int
+    first_at: UnixSeconds
+
+
+class Suspect(NamedTuple):
+    """A message that was being worked on when a process died, and how many times in a row."""
+
+    sequence_number: int
+    deaths: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +66,29 @@ class PartitionState:
     """The request that the owner has seen: it has stopped starting deliveries and is draining."""
     released: bool = False
     """Nothing of this generation runs any more: whoever asks may take it at once."""
+    hub: HubIdentity | None = None
+    """None until it was learnt."""
+    stopped: str | None = None
+    """Why nothing is read until an operator or a new configuration says otherwise."""
+    stopped_under: str = ""
+    """Digest of the configuration under which it stopped."""
     progress: SavedProgress | None = None
     """The watermark, what is unsettled up to the highest number read, and who was served: `Progress.snapshot`."""
-    recent: list[SettledKey] = field(default_factory=list)
-    """Settled events by which re-sent ones are recognised: `Duplicates.settled_keys`."""
+    late: list[LateVerdict] = field(default_factory=list)
+    variants: list[Position] = field(default_factory=list)
+    """Unsettled events that equal an earlier one in everything but `data`: their keys stay those of a variant."""
+    attempts: list[Attempted] = field(default_factory=list)
+    deaths: int = 0
+    """How many generations in a row have ended without a word and without moving the watermark."""
+    deaths_at: int | None = None
+    """Where the watermark was when the last of them ended."""
+    marked: list[int] = field(default_factory=list)
+    """Messages that are being worked on right now: written only while the worker is careful (`caution`)."""
+    suspects: list[Suspect] = field(default_factory=list)
+    memory_parts: list[str] = field(default_factory=list)
+    """The parts of the memory that count, oldest first."""
+    memory_since: dict[str, Any] = field(default_factory=dict)
+    """What has come to the memory since the last of them: a part's content."""
 
     @property
     def watermark(self) -> Watermark | None:
@@ -56,11 +107,19 @@ def encode(state: PartitionState) -> bytes:
             "request": state.request,
             "acknowledged": state.acknowledged,
             "released": state.released,
+            "hub": list(state.hub) if state.hub else None,
+            "stopped": state.stopped,
+            "stopped_under": state.stopped_under,
             "progress": state.progress,
-            "recent": [
-                [key.hex(), digest, *position, seen_at, int(variant)]
-                for key, digest, position, seen_at, variant in state.recent
-            ],
+            "late": [[*position, late_by_ms] for position, late_by_ms in state.late],
+            "variants": [list(position) for position in state.variants],
+            "attempts": [[*position, *rest] for position, *rest in state.attempts],
+            "deaths": state.deaths,
+            "deaths_at": state.deaths_at,
+            "marked": state.marked,
+            "suspects": [list(suspect) for suspect in state.suspects],
+            "memory_parts": state.memory_parts,
+            "memory_since": state.memory_since,
         }
     )
 
@@ -74,7 +133,7 @@ def decode(payload: bytes) -> PartitionState:
         raise StateFormatUnknown(
             "The partition state is not the worker's: is the store shared with something else?"
         ) from None
-    if written_by != FORMAT:
+    if written_by not in (1, FORMAT):
         raise StateFormatUnknown(
             f"The partition state has format {written_by}, this version reads {FORMAT}: run the version that wrote it."
         )
@@ -85,8 +144,34 @@ def decode(payload: bytes) -> PartitionState:
         acknowledged=content["acknowledged"],
         released=content["released"],
         progress=content["progress"],
-        recent=[
-            SettledKey(bytes.fromhex(key), digest, Position(number, element), UnixSeconds(seen_at), bool(variant))
-            for key, digest, number, element, seen_at, variant in content["recent"]
-        ],
+        **(_since_format_2(content) if written_by == FORMAT else _of_format_1(content)),
     )
+
+
+def _since_format_2(content: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "hub": HubIdentity(*content["hub"]) if content["hub"] else None,
+        "stopped": content["stopped"],
+        "stopped_under": content["stopped_under"],
+        "late": [LateVerdict(Position(number, element), ms) for number, element, ms in content["late"]],
+        "variants": [Position(*position) for position in content["variants"]],
+        "attempts": [
+            Attempted(Position(number, element), sink, attempts, UnixSeconds(first_at))
+            for number, element, sink, attempts, first_at in content["attempts"]
+        ],
+        "deaths": content["deaths"],
+        "deaths_at": content["deaths_at"],
+        "marked": content["marked"],
+        "suspects": [Suspect(*suspect) for suspect in content["suspects"]],
+        "memory_parts": content["memory_parts"],
+        "memory_since": content["memory_since"],
+    }
+
+
+def _of_format_1(content: dict[str, Any]) -> dict[str, Any]:
+    """It had the newest keys of duplicates, and nothing else that is remembered."""
+    recent = [
+        SettledKey(bytes.fromhex(key), digest, Position(number, element), UnixSeconds(seen_at), bool(variant))
+        for key, digest, number, element, seen_at, variant in content["recent"]
+    ]
+    return {"memory_since": memory.encode(memory.Rows(events=recent))}

@@ -4,16 +4,16 @@ import asyncio
 
 import pytest
 
-from tests.fakes import FakeSink, MemoryStore
+from tests.fakes import FakeSink
+from tests.memory_store import MemoryStore
 from tests.pipeline.stage import PARTITION, Stage, blob_event, message
 from tests.virtual_time import run, settle_down
 from worker import state as codec
-from worker.duplicates import SettledKey
-from worker.errors import SinkUnavailable
-from worker.events import Position, UnixSeconds
+from worker.errors import SinkUnavailable, StateFormatUnknown
+from worker.events import Position
 from worker.ownership import Fenced, take
 from worker.progress import SavedProgress
-from worker.state import PartitionState, StateFormatUnknown
+from worker.state import LateVerdict, PartitionState
 
 WINDOW = 5
 
@@ -309,8 +309,8 @@ def test_the_checkpoint_has_an_age_while_it_is_behind_and_a_lost_partition_says_
 
 
 def test_a_state_of_a_newer_format_is_refused_and_not_taken_for_an_empty_one():
-    payload = codec.encode(PartitionState(generation=3, owner="x")).replace(b'"format":1', b'"format":2')
-    with pytest.raises(StateFormatUnknown, match="format 2"):
+    payload = codec.encode(PartitionState(generation=3, owner="x")).replace(b'"format":2', b'"format":3')
+    with pytest.raises(StateFormatUnknown, match="format 3"):
         codec.decode(payload)
     with pytest.raises(StateFormatUnknown):
         codec.decode(b"hello")
@@ -324,7 +324,10 @@ def test_the_state_survives_its_bytes():
         acknowledged="b",
         released=True,
         progress=SavedProgress(watermark=[7, "x;y"], read=9, unsettled=[[8, 8]], parts=[[8, 1]], served=[]),
-        recent=[SettledKey(b"k" * 16, "d" * 32, Position(9, 1), UnixSeconds(1.5), True)],
+        late=[LateVerdict(Position(8, 0), 1500)],
+        variants=[Position(8, 2)],
+        memory_parts=["0000000002-000001"],
+        memory_since={"format": 1},
     )
     assert codec.decode(codec.encode(state)) == state
     assert state.watermark == (7, "x;y")

@@ -43,16 +43,60 @@ def test_an_event_with_a_known_key_and_other_data_is_a_variant_and_has_copies_of
     assert duplicates.see(b"a", "1", position(5), now=NOW) is COPY
 
 
-def test_only_settled_events_are_given_out_for_writing_newest_last():
+def test_only_settled_events_are_given_out_for_writing_and_with_a_mark_those_settled_since():
     duplicates = Duplicates(memory_seconds=DAY, limit=10)
     for number, key in enumerate([b"a", b"b", b"c", b"d"]):
         duplicates.see(key, "1", position(number), now=NOW)
-    for key in (b"d", b"a", b"c"):
+    duplicates.settled(b"d", "1")
+    mark = duplicates.changes
+    for key in (b"a", b"c"):
         duplicates.settled(key, "1")
 
-    assert [one.key for one in duplicates.settled_keys(10)] == [b"a", b"c", b"d"]
-    assert [one.key for one in duplicates.settled_keys(2)] == [b"c", b"d"]
-    assert duplicates.settled_keys(0) == []
+    assert [one.key for one in duplicates.settled_keys()] == [b"d", b"a", b"c"]
+    assert [one.key for one in duplicates.settled_keys(since=mark)] == [b"a", b"c"]
+    assert duplicates.settled_keys(since=duplicates.changes) == []
+
+
+def test_a_settled_event_whose_copy_comes_is_given_out_again_with_the_later_time():
+    duplicates = Duplicates(memory_seconds=DAY, limit=10)
+    duplicates.see(b"a", "1", position(1), now=NOW)
+    duplicates.settled(b"a", "1")
+    mark, later = duplicates.changes, UnixSeconds(NOW + 50)
+    duplicates.see(b"a", "1", position(2), now=later)
+
+    assert duplicates.settled_keys(since=mark) == [SettledKey(b"a", "1", position(1), later, variant=False)]
+
+
+def test_a_walk_gives_everything_settled_but_what_is_forgotten_meanwhile():
+    duplicates = Duplicates(memory_seconds=DAY, limit=3)
+    for number, key in enumerate([b"a", b"b", b"c"]):
+        duplicates.see(key, "1", position(number), now=NOW)
+        duplicates.settled(key, "1")
+    walk = duplicates.walk()
+
+    assert next(walk).key == b"a"
+    duplicates.see(b"d", "1", position(3), now=NOW)
+    duplicates.see(b"e", "1", position(4), now=NOW)
+    duplicates.settled(b"e", "1")
+    assert [one.key for one in walk] == [b"c"]
+
+
+def test_a_verdict_of_an_earlier_life_stands_whatever_is_remembered():
+    duplicates = Duplicates(memory_seconds=DAY, limit=10)
+    duplicates.restore(
+        [
+            SettledKey(b"a", "1", position(1), NOW, variant=False),
+            SettledKey(b"b", "1", position(2), NOW, variant=False),
+        ]
+    )
+
+    assert duplicates.see(b"a", "1", position(7), now=NOW, earlier=NEW) is NEW
+    assert duplicates.see(b"b", "2", position(8), now=NOW, earlier=NEW) is NEW
+    assert duplicates.see(b"c", "1", position(9), now=NOW, earlier=VARIANT) is VARIANT
+    duplicates.settled(b"b", "2")
+    duplicates.settled(b"c", "1")
+    for key, digest in ((b"a", "1"), (b"b", "2"), (b"c", "1")):
+        assert duplicates.see(key, digest, position(20), now=NOW) is COPY
 
 
 def test_a_settled_variant_leaves_the_unsettled_event_of_its_key_out():
@@ -61,7 +105,7 @@ def test_a_settled_variant_leaves_the_unsettled_event_of_its_key_out():
     duplicates.see(b"a", "2", position(2), now=NOW)
     duplicates.settled(b"a", "2")
 
-    assert duplicates.settled_keys(10) == [SettledKey(b"a", "2", position(2), NOW, variant=True)]
+    assert duplicates.settled_keys() == [SettledKey(b"a", "2", position(2), NOW, variant=True)]
 
 
 def test_a_later_life_recognises_copies_of_what_was_settled():
@@ -86,7 +130,7 @@ def test_to_settle_what_is_forgotten_does_nothing():
     duplicates.see(b"b", "1", position(2), now=NOW)
     duplicates.settled(b"a", "1")
 
-    assert duplicates.settled_keys(10) == []
+    assert duplicates.settled_keys() == []
 
 
 def test_an_event_is_forgotten_the_memory_time_after_it_was_seen_last():
@@ -173,22 +217,28 @@ def test_what_was_unsettled_is_judged_after_a_restart_as_before_it(stream: list[
         elif verdict is not COPY:
             duplicates.settled(key, digest)
     later_life = Duplicates(memory_seconds=DAY, limit=1_000)
-    later_life.restore(duplicates.settled_keys(1_000))
+    later_life.restore(duplicates.settled_keys())
 
     for key, digest, place, verdict in unsettled:
         assert later_life.see(key, digest, place, now=NOW) is verdict
 
 
 @given(st.lists(sightings, max_size=30), st.integers(0, 30))
-def test_what_is_given_out_survives_a_restart_unchanged(stream: list[tuple[bytes, str, int]], at_most: int):
+def test_what_is_given_out_in_two_parts_survives_a_restart(stream: list[tuple[bytes, str, int]], cut: int):
     duplicates = Duplicates(memory_seconds=DAY, limit=8)
+    part, mark = list[SettledKey](), 0
     for number, (key, digest, _) in enumerate(stream):
+        if number == cut:
+            part, mark = duplicates.settled_keys(), duplicates.changes
         duplicates.see(key, digest, position(number), now=UnixSeconds(100.0 + number))
         if number % 3:
             duplicates.settled(key, digest)
-    settled = duplicates.settled_keys(at_most)
-    later_life = Duplicates(memory_seconds=DAY, limit=8)
-    later_life.restore(settled)
+    later_life = Duplicates(memory_seconds=DAY, limit=100)
+    later_life.restore(part)
+    later_life.restore(duplicates.settled_keys(since=mark))
 
-    assert later_life.settled_keys(100) == settled
-    assert len(settled) <= min(at_most, 8)
+    remembered = {(one.key, one.digest, one.variant): one for one in later_life.settled_keys()}
+    settled = duplicates.settled_keys()
+    assert all(remembered[one.key, one.digest, one.variant] == one for one in settled)
+    assert list(duplicates.walk()) == settled
+    assert len(settled) <= 8

@@ -1,6 +1,7 @@
 import tracemalloc
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import count
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,8 +29,12 @@ def at(seconds: float) -> UnixSeconds:
     return UnixSeconds(float(seconds))
 
 
-def placed(key: int | None, subject: str = "run", kind: OrderKind = TIME, number: int = 0) -> Placed:
-    """An event whose id says what it is: subject and key."""
+numbers = count()
+
+
+def placed(key: int | None, subject: str = "run", kind: OrderKind = TIME, number: int | None = None) -> Placed:
+    """An event whose id says what it is: subject and key. Each has a position of its own."""
+    number = next(numbers) if number is None else number
     value = None if key is None else f"{key:04d}"
     event = Event(
         Schema.EVENT_GRID, f"{subject}:{key}", "t", "/WS", subject, None, None, {}, OrderKey(kind, value), None
@@ -422,3 +427,30 @@ def test_the_memory_is_bounded_and_its_changes_complete_an_earlier_reading(
     current = orderer.remembered()
     assert later_life.remembered()[len(later_life.remembered()) - len(current) :] == current
     assert all(one in current or one in earlier for one in later_life.remembered())
+
+
+def test_a_late_event_does_not_overtake_what_it_is_late_to_when_that_is_read_again():
+    orderer = Orderer(window_seconds=5, memory_seconds=DAY)
+    orderer.restore([Remembered(placed(6).event.key, OrderKey(TIME, "0006"), at(90))])
+    for key in (4, 2, 6):
+        assert orderer.add(placed(key), now=at(100), in_order=True) is None
+    late = placed(5)
+    assert orderer.add(late, now=at(101)) is None
+    assert orderer.add(placed(7), now=at(101)) is None
+
+    released = orderer.due(now=at(110), at_most=10)
+    assert ids(released) == ["run:2", "run:4", "run:6", "run:5", "run:7"]
+    assert [one.late_by_ms for one in released] == [None, None, None, 11_000, None]
+    assert orderer.add(placed(3), now=at(111)) is not None, "nothing of it is read again any more"
+
+
+def test_a_late_event_that_is_read_again_itself_does_not_overtake_either():
+    orderer = Orderer(window_seconds=5, memory_seconds=DAY)
+    orderer.restore([Remembered(placed(6).event.key, OrderKey(TIME, "0006"), at(90))])
+    late = placed(5)
+    orderer.late[late.position] = 1_234
+    orderer.add(placed(6), now=at(100), in_order=True)
+    assert orderer.add(late, now=at(100), in_order=False) is None
+
+    released = orderer.due(now=at(110), at_most=10)
+    assert [(one.placed.event.id, one.late_by_ms) for one in released] == [("run:6", None), ("run:5", 1_234)]

@@ -1,0 +1,114 @@
+"""One partition's checkpoint, as one generation may move it: forward only, and on condition that nobody else did.
+
+A new generation writes the checkpoint once before anything else, unchanged if need be. Its version is another one
+then, so that a former owner, frozen between its state and its checkpoint, fails when it thaws. When it is moved is
+decided elsewhere (`keep`).
+"""
+
+from contextlib import suppress
+
+import structlog
+
+from worker import state as codec
+from worker.errors import Conflict
+from worker.metrics import Metrics
+from worker.ownership import Tenure
+from worker.progress import Watermark
+from worker.stores import HubScope, StateVersion, Store, StoredCheckpoint
+
+_log = structlog.get_logger()
+
+_BEGINNING = "-1"
+"""The offset before the first message, as the SDK has it: written before a partition is first claimed."""
+
+
+async def bring_back(store: Store, scope: HubScope) -> None:
+    """Writes the checkpoints that are missing beside a state. Raises StoreUnavailable.
+
+    Before anybody reads: where there is none, `source.start` says where a partition begins, and that may be later.
+    """
+    known = {each["partition_id"] for each in await store.checkpoints.list_checkpoints(*scope)}
+    for partition in (await store.state_versions()).keys() - known:
+        stored = await store.read_state(partition)
+        watermark = codec.decode(stored.payload).watermark if stored else None
+        if watermark is not None:
+            _log.warning("no checkpoint, it is written again from the state", partition=partition)
+            number, offset = watermark
+            with suppress(Conflict):  # another process was quicker
+                await store.write_checkpoint(partition, offset=offset, sequence_number=number, expected=None)
+
+
+class Checkpoint:
+    """The checkpoint of the partition of which this is a generation."""
+
+    def __init__(self, tenure: Tenure, store: Store, metrics: Metrics) -> None:
+        self.at: Watermark | None = None
+        """Where it stands, as far as this generation has moved or found it."""
+        self._tenure = tenure
+        self._store = store
+        self._metrics = metrics
+        self._version: StateVersion | None = None
+
+    async def begin(self) -> Watermark | None:
+        """Makes it ours; returns where the partition goes on, None at the start. Raises Fenced, StoreUnavailable.
+
+        That is where the state or the checkpoint says, whichever is further: each of them may be missing.
+        """
+        while True:
+            stored = await self._read()
+            start = self._start(stored)
+            if start is None:
+                return None
+            try:
+                await self._write(start)
+            except Conflict:
+                await self._tenure.confirm()
+            else:
+                return start
+
+    async def move(self, watermark: Watermark) -> None:
+        """Writes it. Where it is further on already, because somebody moved it by hand, it stays there.
+
+        Raises Fenced, StoreUnavailable. After the state, never before: whoever takes over finds no less there.
+        """
+        while True:
+            try:
+                await self._write(watermark)
+            except Conflict:
+                # In this order: who begins after we looked writes the checkpoint after that too, and what we read
+                # before is outdated. It may also be a write of our own, whose answer was lost.
+                stored = await self._read()
+                await self._tenure.confirm()
+                if stored is not None and stored.sequence_number >= watermark.sequence_number:
+                    self.at = watermark
+                    return
+            else:
+                return
+
+    async def _read(self) -> StoredCheckpoint | None:
+        stored = await self._store.read_checkpoint(self._tenure.partition)
+        self._version = stored.version if stored else None
+        return stored
+
+    async def _write(self, watermark: Watermark) -> None:
+        partition, (number, offset) = self._tenure.partition, watermark
+        self._version = await self._store.write_checkpoint(
+            partition, offset=offset, sequence_number=number, expected=self._version
+        )
+        self.at = watermark
+        self._metrics.checkpoint_sequence.labels(partition).set(number)
+
+    def _start(self, stored: StoredCheckpoint | None) -> Watermark | None:
+        watermark = self._tenure.state.watermark
+        if stored is None:
+            if watermark is not None:
+                _log.warning("no checkpoint, going on from the state", partition=self._tenure.partition)
+            return watermark
+        if watermark is not None and watermark.sequence_number >= stored.sequence_number:
+            return watermark
+        if watermark is not None:
+            _log.warning("the state is behind, going on from the checkpoint", partition=self._tenure.partition)
+        elif self._tenure.state.generation == 1 and stored.offset != _BEGINNING:
+            # Also what the first start with `source.start: latest` looks like.
+            _log.info("no state, going on from the checkpoint", partition=self._tenure.partition)
+        return Watermark(stored.sequence_number, stored.offset)
