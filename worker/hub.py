@@ -1,8 +1,10 @@
 """The hub: how it is reached, whether it answers, and where each partition begins. Receives nothing; `source` does."""
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Coroutine, Iterable
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any, NamedTuple, TypeVar
 
 import structlog
 from azure.core.credentials_async import AsyncTokenCredential
@@ -10,10 +12,13 @@ from azure.core.exceptions import AzureError, ClientAuthenticationError
 from azure.eventhub.aio import CheckpointStore, EventHubConsumerClient
 from azure.eventhub.exceptions import AuthenticationError, ConnectError, EventHubError
 
-from worker.config import SourceSettings
+from worker.config import OnInvalidOffset, SourceSettings
 from worker.connections import hub_address
 from worker.errors import HubUnavailable
+from worker.events import PartitionId
+from worker.progress import Watermark
 from worker.settings import Secret
+from worker.state import HubIdentity
 from worker.stores import HubScope
 from worker.stores.layout import sdk_names
 
@@ -27,6 +32,16 @@ _RETRIES = 10_000
 """The SDK never resets its count of errors while it owns a partition: a small number ends every partition in time."""
 
 
+class End(NamedTuple):
+    """How far a partition is."""
+
+    sequence_number: int
+    """Of the last message; -1 where there never was one."""
+    enqueued_at: datetime
+    empty: bool
+    """Whether there is nothing to read: nothing was sent, or all of it is forgotten."""
+
+
 class Hub:
     """One hub and consumer group, as the configuration names it."""
 
@@ -37,6 +52,12 @@ class Hub:
         namespace = hub_address(self._secret.read()).namespace if self._secret else settings.namespace
         assert namespace is not None  # the configuration has one of the two
         self.scope = HubScope(namespace, settings.hub, settings.consumer_group)
+        self._identity: HubIdentity | None = None
+
+    @property
+    def identity(self) -> HubIdentity | None:
+        """Which hub it is, as it said when it was last asked; None before."""
+        return self._identity
 
     def connect(self, checkpoints: CheckpointStore | None = None, *, retries: int = _RETRIES) -> EventHubConsumerClient:
         """A new client; with a store it shares the partitions with the others that use it."""
@@ -60,15 +81,45 @@ class Hub:
 
     async def prepare(self, checkpoints: CheckpointStore) -> None:
         """Asks the hub, and fixes where every partition begins. Raises HubUnavailable, StoreUnavailable."""
-        client = self.connect(retries=0)
-        try:
-            partitions = await _answer(client.get_partition_ids())
+        async with self._asking() as client:
+            partitions = await self._identify(client)
             _log.info("hub reached", hub=self.scope.hub, namespace=self.scope.namespace, partitions=len(partitions))
             await self._write_first_checkpoints(client, partitions, checkpoints)
+
+    async def identify(self) -> HubIdentity:
+        """Asks which hub it is. Raises HubUnavailable."""
+        async with self._asking() as client:
+            await self._identify(client)
+        assert self._identity is not None
+        return self._identity
+
+    async def ends(self, partitions: Iterable[PartitionId]) -> dict[PartitionId, End]:
+        """Asks how far partitions are. Raises HubUnavailable."""
+        async with self._asking() as client:
+            return {each: _end(await _answer(client.get_partition_properties(each))) for each in partitions}
+
+    async def edge(self, partition: PartitionId, which: OnInvalidOffset) -> Watermark:
+        """Where a partition is read from to have all of it (earliest), or what comes from now on. HubUnavailable."""
+        async with self._asking() as client:
+            seen = await _answer(client.get_partition_properties(partition))
+        return _latest(seen) if which == "latest" else _earliest(seen)
+
+    @asynccontextmanager
+    async def _asking(self) -> AsyncIterator[EventHubConsumerClient]:
+        """A client for questions, which does not try again."""
+        client = self.connect(retries=0)
+        try:
+            yield client
         except (EventHubError, AzureError, TimeoutError, OSError) as error:
             raise HubUnavailable(explain(error, self.scope)) from None
         finally:
             await client.close()
+
+    async def _identify(self, client: EventHubConsumerClient) -> list[str]:
+        seen = await _answer(client.get_eventhub_properties())
+        self._identity = HubIdentity(seen["created_at"].isoformat(), epoch=-1)
+        partitions: list[str] = seen["partition_ids"]
+        return partitions
 
     async def _write_first_checkpoints(
         self, client: EventHubConsumerClient, partitions: list[str], checkpoints: CheckpointStore
@@ -86,13 +137,22 @@ class Hub:
                 await checkpoints.update_checkpoint(self._first_checkpoint(partition, seen))
 
     def _first_checkpoint(self, partition: str, seen: dict[str, Any]) -> dict[str, Any]:
-        latest = self._settings.start == "latest" and not seen["is_empty"]
-        last, first = seen["last_enqueued_sequence_number"], seen["beginning_sequence_number"]
-        return {
-            **sdk_names(self.scope, partition),
-            "offset": str(seen["last_enqueued_offset"]) if latest else "-1",
-            "sequence_number": last if latest else max(-1, first - 1),
-        }
+        start = _latest(seen) if self._settings.start == "latest" else _earliest(seen)
+        return {**sdk_names(self.scope, partition), **start._asdict()}
+
+
+def _earliest(seen: dict[str, Any]) -> Watermark:
+    return Watermark(max(-1, seen["beginning_sequence_number"] - 1), "-1")
+
+
+def _latest(seen: dict[str, Any]) -> Watermark:
+    if seen["is_empty"]:
+        return _earliest(seen)
+    return Watermark(seen["last_enqueued_sequence_number"], str(seen["last_enqueued_offset"]))
+
+
+def _end(seen: dict[str, Any]) -> End:
+    return End(seen["last_enqueued_sequence_number"], seen["last_enqueued_time_utc"], empty=seen["is_empty"])
 
 
 async def _answer(question: Coroutine[Any, Any, _T]) -> _T:

@@ -4,31 +4,32 @@ Its traps are named where they are dealt with. It decides nothing about events, 
 """
 
 import asyncio
-import math
-import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from functools import partial
 
-import orjson
 import structlog
 from azure.eventhub import CloseReason, EventData
 from azure.eventhub.aio import EventHubConsumerClient, PartitionContext
-from azure.eventhub.amqp import AmqpMessageBodyType
 
+from worker import messages
 from worker.claim import Claim
 from worker.config import SourceSettings
 from worker.errors import HubUnavailable, WorkerError
-from worker.events import Message, PartitionId, UnixSeconds
-from worker.hub import Hub, one_line
+from worker.events import PartitionId
+from worker.hub import End, Hub, one_line
 from worker.lease import Leases
+from worker.link import look
 from worker.metrics import Metrics
+from worker.watchdog import Watchdog
 
 _log = structlog.get_logger()
 
 _HEARTBEAT_SECONDS = 2.0
 """How often the SDK calls back for a quiet partition."""
 _SILENCE_SECONDS = 15.0
-"""A partition for which it does not call back for so long has no link: long enough for a slow one to open."""
+"""A partition for which it does not call back for so long has no task any more: long enough for a slow one to begin."""
+_RESTARTS = 3
+"""How often the client is replaced for a partition before the process is."""
 _CANCEL_SECONDS = 1.0
 _BATCH = 300
 """Messages handed over at once, at most."""
@@ -61,19 +62,27 @@ class Source:
         self._receiving: asyncio.Task[None] | None = None
         self._stopping = False
         self._last_error: dict[str, str] = {}
-        self._heard_at: dict[PartitionId, float] = {}
-        """When the SDK last called back; a callback at work counts as just now. Says something of open claims only."""
+        self._watchdog = Watchdog(
+            silence_seconds=_SILENCE_SECONDS, stall_seconds=settings.stall_seconds, restarts=_RESTARTS
+        )
+        self._links: dict[PartitionId, object | None] = {}
+        """The link last seen of each partition."""
+        self._relinked = False
+        """A link was lost: the next one may be to another hub of the same name."""
         self.claims: dict[PartitionId, Claim] = {}
         """The newest claim of each partition this process has had, closed ones included."""
 
     async def run(self, reachable: Callable[[], Awaitable[bool]]) -> None:
-        """Receives until `stop`. `reachable` waits until the hub answers, and is False when we are stopping."""
+        """Receives until `stop`. `reachable` waits until the hub answers, and is False when we are stopping.
+
+        Raises WatchdogError when partitions are not read and connecting anew does not help.
+        """
         while await reachable() and not self._stopping:  # in this order: the stop may come while we wait
-            self._leases.claim_again()
             self._client = self._hub.connect(self._leases)
+            self._leases.connected(partial(look, self._client))
             self._receiving = asyncio.create_task(self._receive(self._client), name="receiving")
             try:
-                await self._until_silent(self._receiving)
+                await self._until_to_connect_anew(self._receiving)
             finally:
                 if not self._stopping:  # connect anew, or the process fails: leave nothing that goes on claiming
                     self._close_claims()
@@ -112,23 +121,75 @@ class Source:
             await claim.done.wait()  # the SDK does not announce every end
         await self._leases.release()
 
-    async def _until_silent(self, receiving: asyncio.Task[None]) -> None:
-        """Returns when the hub is to be connected to anew, or when we are stopping.
+    # --- keeping watch
 
-        When a hub is gone, the SDK tries again without a pause and without a word; only its callbacks stop.
-        """
-        while not receiving.done():
-            # Not awaited directly: it must not be cancelled with us, the client is closed first.
-            await asyncio.wait({receiving}, timeout=_HEARTBEAT_SECONDS)
-            now = asyncio.get_running_loop().time()
-            open_claims = [each for each, claim in self.claims.items() if not claim.closed]
-            silent = [each for each in open_claims if now - self._heard_at[each] > _SILENCE_SECONDS]
-            if silent and not self._stopping:
-                _log.error("the hub is silent, connecting anew", partitions=sorted(silent))
-                return
-        if not self._stopping:
+    async def _until_to_connect_anew(self, receiving: asyncio.Task[None]) -> None:
+        """Returns when the hub is to be connected to anew, or when we are stopping."""
+        asking = asyncio.create_task(self._keep_asking(), name="asking the hub")
+        try:
+            while not receiving.done():
+                # Not awaited directly: it must not be cancelled with us, the client is closed first.
+                await asyncio.wait({receiving, asking}, timeout=_HEARTBEAT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+                if self._stopping:
+                    await asyncio.wait({receiving})
+                    return
+                if asking.done():
+                    asking.result()
+                    self._metrics.restarts.labels("other_hub").inc()
+                    return
+                if self._in_trouble():
+                    return
             await receiving
-            raise HubUnavailable("the Event Hubs client stopped receiving by itself")
+            if not self._stopping:
+                raise HubUnavailable("the Event Hubs client stopped receiving by itself")
+        finally:
+            asking.cancel()
+            await asyncio.wait({asking})
+
+    def _in_trouble(self) -> bool:
+        """Whether a partition is not read although it should be. Raises WatchdogError when that goes on and on.
+
+        When a hub is gone, the SDK tries again without a pause and without a word; only its callbacks may stop.
+        """
+        now = asyncio.get_running_loop().time()
+        silent, stalled = self._watchdog.silent(now), self._watchdog.stalled(now)
+        if silent:
+            _log.error("the hub is silent, connecting anew", partitions=silent)
+            self._metrics.restarts.labels("silent").inc()
+            self._watchdog.restart(silent, "is silent")
+        elif stalled:
+            seconds = self._settings.stall_seconds
+            _log.error("messages wait and do not come, connecting anew", partitions=stalled, seconds=seconds)
+            self._metrics.restarts.labels("stalled").inc()
+            self._watchdog.restart(stalled, f"has given nothing for {seconds:g} s although the hub has more")
+        return bool(silent or stalled)
+
+    async def _keep_asking(self) -> None:
+        """Asks how far the quiet partitions are, and which hub it is when links were lost. Ends when it is another."""
+        known = self._hub.identity
+        while True:
+            await asyncio.sleep(_HEARTBEAT_SECONDS)
+            try:
+                if self._relinked and not self._stopping:
+                    if await self._hub.identify() != known:
+                        _log.error("another hub has this name now, connecting anew", hub=self._hub.scope.hub)
+                        return
+                    self._relinked = False
+                quiet = self._watchdog.to_ask(asyncio.get_running_loop().time())
+                ends = await self._hub.ends(quiet) if quiet else {}
+            except HubUnavailable as error:
+                _log.debug("the hub was not asked", error=str(error))  # what is not known is no reason to do anything
+            else:
+                for partition, end in ends.items():
+                    self._told(partition, end)
+
+    def _told(self, partition: PartitionId, end: End) -> None:
+        now = asyncio.get_running_loop().time()
+        reads_from = self._watchdog.told(partition, now, end.sequence_number, empty=end.empty)
+        if reads_from is not None:
+            self.claims[partition].give_back(
+                f"it is behind number {reads_from}, and the hub's last number is {end.sequence_number}"
+            )
 
     async def _receive(self, client: EventHubConsumerClient) -> None:
         await client.receive_batch(
@@ -151,32 +212,46 @@ class Source:
     async def _on_partition_initialize(self, context: PartitionContext) -> None:
         partition = PartitionId(context.partition_id)
         await self._close(partition)  # not always announced: a broken link comes back as a new initialize
-        self._heard(partition)
-        self.claims[partition] = self._open_claim(partition)
+        now = asyncio.get_running_loop().time
+        self._watchdog.opened(partition, now(), self._leases.reads_from(partition))
+        self._links.pop(partition, None)
+        claim = self.claims[partition] = self._open_claim(partition)
+        await (
+            claim.may_read.wait()
+        )  # the SDK opens its link after this: one that the hub refuses is asked for each second
+        self._watchdog.returned(partition, now())
 
     async def _on_event_batch(self, context: PartitionContext, events: list[EventData]) -> None:
         claim = self.claims[PartitionId(context.partition_id)]
+        self._look(claim.partition)
         if events and not claim.closed:
-            self._heard_at[claim.partition] = math.inf
             await self._hand_over(claim, context, events)
-        self._heard(claim.partition)
+        self._watchdog.returned(claim.partition, asyncio.get_running_loop().time())
         if claim.closed:
             raise _GivenUp(f"partition {context.partition_id} was given up")
 
     async def _hand_over(self, claim: Claim, context: PartitionContext, events: list[EventData]) -> None:
         # The context's object outlives a claim: it is no token of ours.
-        batch = [_message(claim.partition, event) for event in events]
-        last = context.last_enqueued_event_properties or {}
-        fresh = await claim.feed.put(batch, last.get("sequence_number"))
-        self._metrics.received.labels(claim.partition).inc(fresh)
-        self._metrics.repeated.labels(claim.partition).inc(len(batch) - fresh)
+        partition = claim.partition
+        if not claim.is_of_this_life(messages.epoch(events[-1])):
+            return
+        batch = [messages.message(partition, event) for event in events]
+        last = (context.last_enqueued_event_properties or {}).get("sequence_number")
+        newest = max(message.sequence_number for message in batch)
+        self._watchdog.called(partition, asyncio.get_running_loop().time(), newest, last)
+        fresh = await claim.feed.put(batch, last)
+        self._metrics.received.labels(partition).inc(fresh)
+        self._metrics.repeated.labels(partition).inc(len(batch) - fresh)
 
     async def _on_partition_close(self, context: PartitionContext, reason: CloseReason) -> None:
         _log.debug("partition closes", partition=context.partition_id, reason=reason.name)
         await self._close(PartitionId(context.partition_id))  # the SDK releases the ownership after this
 
-    def _heard(self, partition: PartitionId) -> None:
-        self._heard_at[partition] = asyncio.get_running_loop().time()
+    def _look(self, partition: PartitionId) -> None:
+        link, before = self._leases.heard(partition), self._links.get(partition)
+        if before is not None and link is not before:
+            self._relinked = True
+        self._links[partition] = link
 
     async def _on_error(self, context: PartitionContext | None, error: Exception) -> None:
         # None: balancing or the store failed, no partition did.
@@ -185,6 +260,8 @@ class Source:
             return
         self._metrics.source_errors.labels(partition).inc()
         text = one_line(error)
+        if partition and "offset" in text and "is invalid" in text:
+            self.claims[PartitionId(partition)].give_back(text)
         if self._last_error.get(partition) != text:
             self._last_error[partition] = text
             _log.warning("the Event Hubs client reports an error", partition=partition or None, error=text)
@@ -192,56 +269,7 @@ class Source:
     async def _close(self, partition: PartitionId) -> None:
         """Ends the partition's claim and waits: it bounds itself, by drain_seconds and the store's own limits."""
         claim = self.claims.get(partition)
+        self._watchdog.closed(partition)
         if claim is not None:
             claim.close()
             await claim.done.wait()
-
-
-def _message(partition: PartitionId, event: EventData) -> Message:
-    body, defect = _body(event)
-    enqueued = event.enqueued_time
-    return Message(
-        partition=partition,
-        sequence_number=event.sequence_number or 0,
-        offset=event.offset or "",
-        enqueued_at=UnixSeconds(enqueued.timestamp() if enqueued else time.time()),
-        body=body,
-        content_type=event.content_type,
-        properties={_text(key): value for key, value in event.properties.items()} if event.properties else None,
-        defect=defect,
-    )
-
-
-def _body(event: EventData) -> tuple[bytes, str | None]:
-    """The body's bytes; a body that is an AMQP map, list or sequence is no event, and kept as JSON."""
-    body: Any = event.body
-    if event.body_type is AmqpMessageBodyType.DATA:
-        return b"".join(body), None
-    if event.body_type is AmqpMessageBodyType.SEQUENCE:
-        body = list(body)
-    elif isinstance(body, str):
-        return body.encode(), None
-    elif isinstance(body, bytes | bytearray | memoryview):
-        return bytes(body), None
-    return orjson.dumps(_plain(body)), f"the body is an AMQP {type(body).__name__}, not bytes"
-
-
-def _plain(value: Any) -> Any:
-    """AMQP's values as JSON has them; what it has no word for becomes text."""
-    match value:
-        case dict():
-            return {str(_plain(key)): _plain(each) for key, each in value.items()}
-        case list() | tuple():
-            return [_plain(each) for each in value]
-        case bytes() | bytearray():
-            return _text(bytes(value))
-        case None | bool() | float():
-            return value
-        case int() if abs(value) < 2**63:
-            return value
-    return str(value)
-
-
-def _text(value: str | bytes) -> str:
-    """The SDK gives names as bytes, whatever the sender wrote."""
-    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value

@@ -4,6 +4,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import orjson
@@ -12,16 +13,18 @@ from azure.eventhub import EventData
 from azure.eventhub.amqp import AmqpAnnotatedMessage
 from azure.identity import CredentialUnavailableError
 
-from tests.fakes import FakeSink, MemoryStore
+from tests.fakes import FakeSink
 from tests.integration.eventhub import send
+from tests.memory_store import MemoryStore
 from tests.pipeline.stage import Stage, blob_event
 from tests.support import eventually
 from worker.claim import Claim
-from worker.config import SourceSettings
+from worker.config import OnInvalidOffset, SourceSettings
 from worker.errors import HubUnavailable
 from worker.events import PartitionId
 from worker.hub import Hub, explain
 from worker.lease import Leases
+from worker.reset import Positions
 from worker.retry import until_available
 from worker.source import Source
 
@@ -44,9 +47,10 @@ async def checkpoints(store: MemoryStore, hub: Hub) -> dict[str, tuple[str, int]
 
 
 @asynccontextmanager
-async def working(hub: Hub, stage: Stage, **settings) -> AsyncIterator[Source]:
+async def working(hub: Hub, stage: Stage, *, policy: OnInvalidOffset = "stop", **settings) -> AsyncIterator[Source]:
     """The source at work, with claims whose sinks are the stage's."""
-    leases = Leases(stage.store, lease_seconds=100)
+    leases = Leases(stage.store, balance_seconds=0.5, expiry_seconds=100)
+    stage.parts = replace(stage.parts, positions=Positions(stage.store, hub, policy))
     async with stage.open(), asyncio.TaskGroup() as tasks:
 
         def open_claim(partition: PartitionId) -> Claim:
