@@ -51,6 +51,19 @@ def test_a_small_demo_delivers_everything_in_order_and_leaves_nothing_running(de
     assert not any(is_running(pid) for pid in worker_pids(output))
 
 
+def test_a_demo_in_chaos_delivers_everything_in_order_while_a_dozen_faults_happen(demo, tmp_path):
+    code = demo("--events", "600", "--workers", "3", "--seed", "4", "--chaos").wait(timeout=115)
+    output = (tmp_path / "output").read_text()
+    assert code == 0, output
+    assert "everything arrived, in order" in output
+    assert "12 faults: " in output
+    assert len(re.findall(r"^fault +\d+  ", output, re.MULTILINE)) == 12
+    for kind in ("kill worker-", "suspend worker-", "drop ", "detach ", "black-hole ", "repeat "):
+        assert kind in output
+    assert re.search(r"deliveries doubled( \(.*\), each under the same idempotency key)?$", output, re.MULTILINE)
+    assert not any(is_running(pid) for pid in worker_pids(output))
+
+
 async def test_a_demo_that_is_interrupted_exits_1_and_leaves_nothing_running(demo, tmp_path):
     process = demo()
     output = tmp_path / "output"

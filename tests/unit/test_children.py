@@ -2,9 +2,12 @@
 
 import asyncio
 import os
+import signal
+from pathlib import Path
 
 import pytest
 
+from tests.support import eventually
 from worker.errors import WorkerError
 from worker.local.children import ChildFailed, Children, children
 
@@ -15,6 +18,11 @@ def is_running(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def state_of(pid: int) -> str:
+    """As the kernel tells it; T is stopped."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def broker(*more: str) -> tuple[str, ...]:
@@ -100,3 +108,50 @@ async def test_stopping_a_child_that_exits_with_an_error_is_a_failure(tmp_path):
 
     with pytest.raises(ChildFailed, match="was asked to stop and ended with exit code"):
         await work()
+
+
+async def test_a_child_that_is_crashed_on_purpose_starts_again_and_its_log_goes_on(tmp_path):
+    async with children(tmp_path) as family:
+        child = await family.start("hub", *broker(), speaks=True)
+        await child.first_line(timeout_seconds=30)
+        first = child.pid
+        await child.crash()
+        assert not is_running(first)
+        await child.restart()
+        assert "Endpoint=" in await child.first_line(timeout_seconds=30)
+        assert child.pid != first
+        await family.stop([child])
+
+
+async def test_a_child_that_ends_by_itself_after_a_restart_is_not_overlooked(tmp_path):
+    async def work():
+        async with children(tmp_path) as family:
+            child = await family.start("hub", *broker(), speaks=True)
+            await child.first_line(timeout_seconds=30)
+            await child.crash()
+            await child.restart()
+            os.kill(child.pid, signal.SIGKILL)
+            await asyncio.Event().wait()
+
+    with pytest.raises(ChildFailed, match="hub ended by itself with exit code -9"):
+        await work()
+
+
+async def test_a_suspended_child_does_nothing_until_it_is_resumed(tmp_path):
+    async with children(tmp_path) as family:
+        child = await family.start("hub", *broker(), speaks=True)
+        await child.first_line(timeout_seconds=30)
+        child.suspend()
+        await eventually(lambda: state_of(child.pid) == "T")
+        child.resume()
+        await eventually(lambda: state_of(child.pid) != "T")
+        await family.stop([child])
+
+
+async def test_a_suspended_child_can_be_stopped(tmp_path):
+    async with children(tmp_path) as family:
+        child = await family.start("hub", *broker(), speaks=True)
+        await child.first_line(timeout_seconds=30)
+        child.suspend()
+        await family.stop([child])
+        assert not is_running(child.pid)

@@ -15,5 +15,8 @@ frames      the byte stream: frames cut, looked into, padded
 encoding    AMQP values as bytes
 refusals    why the broker says no, in the words of the real service
 
+Its faults: faults (what can go wrong), injector (makes it go wrong), wire (a connection that is slow or dead), admin
+(the port where they are asked for). And chaos: a plan of faults from a seed, and who carries it out.
+
 The traffic: send, traffic, workspace, damage. The demo: demo, deployment, children, receiver, verdict, view.
 """

@@ -1,8 +1,8 @@
 """`worker local broker`: a hub for development, tests and the demo, that the unmodified Event Hubs SDKs can talk to.
 
-What it leaves out: TLS, WebSockets, retention (nothing is removed while it runs), rights within a key, throttling,
-geo-replication, publishers' own addresses, schema registry, Kafka. It listens on this machine only, unless told
-otherwise.
+What it leaves out: TLS, WebSockets, retention (nothing is removed while it runs), rights within a key, throttling
+(except as a fault), geo-replication, publishers' own addresses, schema registry, Kafka. It listens on this machine
+only, unless told otherwise.
 """
 
 import asyncio
@@ -17,9 +17,11 @@ from pathlib import Path
 
 import uvloop
 
+from worker.local.admin import AdminPort
 from worker.local.cbs import TokenCheck
 from worker.local.connection import ClientConnection
 from worker.local.hubs import Hub, Hubs
+from worker.local.injector import Injector
 from worker.local.links import unix_ms
 
 MAX_PARTITIONS = 32
@@ -45,10 +47,14 @@ class BrokerOptions:
     keys: Mapping[str, str] = field(default_factory=dict)
     """Name -> key. Without any, every token passes."""
     host: str = "127.0.0.1"
+    admin_port: int | None = None
+    """Where faults are asked for, on this machine; 0 takes a free one, None has no such port."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= _MAX_PORT:
             raise ValueError(f"--port {self.port}: a port is between 1 and {_MAX_PORT}, or 0 for any free one.")
+        if self.admin_port is not None and not 0 <= self.admin_port <= _MAX_PORT:
+            raise ValueError(f"--admin-port {self.admin_port}: a port is between 1 and {_MAX_PORT}, or 0.")
         if not 1 <= self.partitions <= MAX_PARTITIONS:
             raise ValueError(f"--partitions {self.partitions}: a hub has 1 to {MAX_PARTITIONS} partitions.")
         self._check_hubs()
@@ -82,19 +88,28 @@ class Broker:
         self._idle = asyncio.Event()
         self._server: asyncio.Server | None = None
         self._hubs: Hubs | None = None
+        self._admin: AdminPort | None = None
 
     async def start(self) -> None:
         """Opens the logs and listens; raises ValueError with a sentence where that is not possible."""
         hubs = self._hubs = self._open_hubs()
+        injector = Injector(hubs, self._connections, unix_ms)
         loop = asyncio.get_running_loop()
         try:
             self._server = await loop.create_server(
-                lambda: self._connect(hubs), self._options.host, self._options.port, backlog=1024
+                lambda: self._connect(hubs, injector), self._options.host, self._options.port, backlog=1024
             )
         except OSError as error:
             hubs.close()
             raise ValueError(self._why_not_listening(error)) from None
         self.port = self._server.sockets[0].getsockname()[1]
+        if self._options.admin_port is not None:
+            self._admin = AdminPort(injector, self._connections)
+            try:
+                await self._admin.start(self._options.admin_port)
+            except ValueError:
+                await self.aclose()
+                raise
 
     def _open_hubs(self) -> Hubs:
         folder, partitions = self._options.data, self._options.partitions
@@ -119,8 +134,8 @@ class Broker:
             return f"{where} is in use: stop what listens there, or give another port, or 0 for any free one."
         return f"{where} cannot be listened on: {error.strerror}."
 
-    def _connect(self, hubs: Hubs) -> ClientConnection:
-        connection = ClientConnection(hubs, self._tokens, self._disconnected)
+    def _connect(self, hubs: Hubs, injector: Injector) -> ClientConnection:
+        connection = ClientConnection(hubs, self._tokens, injector, self._disconnected)
         self._connections.add(connection)
         return connection
 
@@ -133,6 +148,11 @@ class Broker:
     def consumers(self) -> int:
         """How many consumers are reading."""
         return sum(connection.consumers for connection in self._connections)
+
+    @property
+    def admin_url(self) -> str | None:
+        """Where faults are asked for; None where there is no admin port."""
+        return None if self._admin is None else f"http://127.0.0.1:{self._admin.port}"
 
     def connection_string(self, hub: str) -> str:
         """What a client connects to this hub with. Holds a key where the broker has any: nothing for a log."""
@@ -152,12 +172,15 @@ class Broker:
         strings = " ".join(self._connection_string(hub, name, key) for hub in shown)
         more = len(self._options.hubs) - len(shown)
         rest = f" and {more} more hubs" if more else ""
-        return f"The local hub listens on {self._options.host}:{self.port}: {strings}{rest}"
+        admin = "" if self.admin_url is None else f", its admin port is {self.admin_url}"
+        return f"The local hub listens on {self._options.host}:{self.port}{admin}: {strings}{rest}"
 
     async def aclose(self) -> None:
         """Says goodbye to all clients and closes the logs. Safe to call twice, and without `start`."""
         if self._server is not None:
             self._server.close()
+        if self._admin is not None:
+            await self._admin.aclose()
         self._idle.clear()
         for connection in tuple(self._connections):
             connection.close()

@@ -28,21 +28,26 @@ from proton import (
 from worker.local import frames
 from worker.local.cbs import TokenCheck
 from worker.local.encoding import MalformedError
+from worker.local.faults import Place
 from worker.local.frames import FrameCutter
 from worker.local.hubs import Hubs
+from worker.local.injector import Injector
 from worker.local.links import (
     AnswerLink,
     ConsumerLink,
+    Disturbance,
     Endpoint,
     Intake,
     ProducerLink,
     RequestLink,
     Wish,
+    end,
     refuse,
 )
 from worker.local.management import CBS, MANAGEMENT, CbsNode, ManagementNode, Node
 from worker.local.positions import FROM_THE_START, StartPosition, parse_selector
 from worker.local.refusals import CONNECTION_FORCED, UNAUTHORIZED_ACCESS, Refused
+from worker.local.wire import Wire
 
 _log = logging.getLogger(__name__)
 
@@ -60,8 +65,11 @@ _WRITE_BUFFER_BYTES = 256 * 1024
 class ClientConnection(asyncio.Protocol):
     """The broker's side of one connection."""
 
-    def __init__(self, hubs: Hubs, tokens: TokenCheck, on_closed: Callable[["ClientConnection"], None]) -> None:
+    def __init__(
+        self, hubs: Hubs, tokens: TokenCheck, injector: Injector, on_closed: Callable[["ClientConnection"], None]
+    ) -> None:
         self._hubs = hubs
+        self._injector = injector
         self._on_closed = on_closed
         self._loop = asyncio.get_running_loop()
         self._cbs = CbsNode(hubs, tokens)
@@ -74,6 +82,7 @@ class ClientConnection(asyncio.Protocol):
         self._wake_handle: asyncio.Handle | None = None
         self._tick_handle: asyncio.Handle | None = None
         self._writable = True
+        self._wire: Wire | None = None
         self._open_engine()
 
     def _open_engine(self) -> None:
@@ -108,9 +117,19 @@ class ClientConnection(asyncio.Protocol):
         self._socket = cast("asyncio.Transport", transport)
         self._socket.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
         self._socket.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._write: Callable[[bytes], None] = self._socket.write
+        self._hang_up = self._socket.close
+        if self._injector.active:
+            self._injector.connected(self)
 
     def data_received(self, data: bytes) -> None:
         """Bytes have come."""
+        if self._wire is None:
+            self._take(data)
+        else:
+            self._wire.incoming.put(data)
+
+    def _take(self, data: bytes) -> None:
         try:
             for frame in self._incoming.cut(data):
                 self._take_frame(frame)
@@ -138,6 +157,8 @@ class ClientConnection(asyncio.Protocol):
         for handle in (self._wake_handle, self._tick_handle):
             if handle is not None:
                 handle.cancel()
+        if self._wire is not None:
+            self._wire.discard()
         self._engine.unbind()
         self._collector.release()
         self._on_closed(self)
@@ -175,6 +196,33 @@ class ClientConnection(asyncio.Protocol):
         self._flush()  # Also to a client that does not keep up: it must learn that its link has ended.
         if unfinished:
             self.wake()
+
+    # From the faults.
+
+    def places(self) -> list[Place]:
+        """What its links are for."""
+        return [Place.of(link) for link in self._endpoints]
+
+    def detach(self, covers: Callable[[Place], bool], refusal: Refused) -> int:
+        """Ends the links that are covered, and says how many they were."""
+        covered = [link for link in self._endpoints if covers(Place.of(link))]
+        for link in covered:
+            self._endpoints.pop(link).close()
+            end(link, refusal)
+        self.wake()
+        return len(covered)
+
+    def disturbed(self) -> Wire:
+        """The way to the socket, for whoever is to make it slow or dead; from now on everything passes there."""
+        if self._wire is None:
+            self._wire = Wire(self._socket, self._take)
+            self._write, self._hang_up = self._wire.outgoing.put, self._wire.close
+        return self._wire
+
+    def delay(self, incoming_seconds: float, outgoing_seconds: float) -> None:
+        """From now on, holds back for so long what comes and what goes."""
+        if self._wire is not None or incoming_seconds or outgoing_seconds:
+            self.disturbed().delay(incoming_seconds, outgoing_seconds)
 
     # Bytes to and from the engine.
 
@@ -214,10 +262,10 @@ class ClientConnection(asyncio.Protocol):
             output += [frames.padded(frame) for frame in self._outgoing.cut(self._engine.peek(pending) or b"")]
             self._engine.pop(pending)
         if output:
-            self._socket.write(b"".join(output))
+            self._write(b"".join(output))
         self._handle_events()
         if self._engine.closed:
-            self._socket.close()
+            self._hang_up()
 
     def _tick(self) -> None:
         """Lets the engine send a heartbeat, or give up a client that sends none."""
@@ -255,15 +303,22 @@ class ClientConnection(asyncio.Protocol):
 
     def _on_attach(self, link: Link) -> None:
         try:
-            endpoint = self._endpoint(link)
+            place = Place.of(link)
+            if self._injector.active and self._injector.ignores(place):
+                return
+            endpoint = self._endpoint(link, place)
             endpoint.open()
         except Refused as refusal:
             refuse(link, refusal)
         else:
             self._endpoints[link] = endpoint
             self.wake()
+            if self._injector.active:
+                self._injector.attached(self)
 
-    def _endpoint(self, link: Link) -> ConsumerLink | ProducerLink | AnswerLink | RequestLink:
+    def _endpoint(self, link: Link, place: Place) -> ConsumerLink | ProducerLink | AnswerLink | RequestLink:
+        if self._injector.active:
+            self._injector.check("attach", place)
         terminus: Terminus = link.remote_source if link.is_sender else link.remote_target
         address: str = terminus.address or ""
         node = self._node(address)
@@ -272,9 +327,19 @@ class ClientConnection(asyncio.Protocol):
         if not self._cbs.admits(address):
             raise Refused(UNAUTHORIZED_ACCESS, f"Unauthorized access to '{address}': no token was put for it.")
         if link.is_sender:
-            return self._consumer(link, address)
-        hub, partition = self._hubs.target(address)
-        return ProducerLink(link, hub, partition)
+            return self._consumer(link, address, place)
+        return ProducerLink(link, *self._hubs.target(address), self._disturbance(link, place))
+
+    def _disturbance(self, link: Link, place: Place) -> Disturbance:
+        def later(seconds: float, action: Callable[[], None]) -> None:
+            def act() -> None:
+                if link in self._endpoints:
+                    action()
+                    self.wake()
+
+            self._loop.call_later(seconds, act)
+
+        return Disturbance(self._injector, place, later)
 
     def _node(self, address: str) -> Node | None:
         nodes: dict[str, Node] = {CBS: self._cbs, MANAGEMENT: self._management}
@@ -292,7 +357,7 @@ class ClientConnection(asyncio.Protocol):
 
         return find
 
-    def _consumer(self, link: Link, address: str) -> ConsumerLink:
+    def _consumer(self, link: Link, address: str, place: Place) -> ConsumerLink:
         partition, group = self._hubs.source(address)
         properties = link.remote_properties or {}
         epoch = properties.get(_EPOCH)
@@ -303,6 +368,7 @@ class ClientConnection(asyncio.Protocol):
             epoch=epoch if isinstance(epoch, int) else None,
             receiver_name=str(properties.get(_RECEIVER_NAME, "nil")),
             runtime_metric=frames.wants_runtime_metric(self._frame),
+            go_back=self._injector.go_back(place),
         )
         return ConsumerLink(link, wish, self.wake)
 

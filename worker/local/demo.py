@@ -6,9 +6,11 @@ and compares what the destinations and the dead-letter store hold with what was 
 
 import asyncio
 import logging
+import math
 import shutil
 import signal
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -18,11 +20,13 @@ import aiohttp
 
 from worker.connections import hub_address
 from worker.errors import WorkerError
+from worker.local.chaos import Chaos, Faults, Planned, Scene, admin_url_in, plan
 from worker.local.children import Child, Children, children
 from worker.local.deployment import (
     AUDIT,
     CONNECTION_STRING_ENV,
     HUB,
+    OWNERSHIP_EXPIRY_SECONDS,
     TEAM,
     Deployed,
     Scraper,
@@ -48,6 +52,10 @@ _RATE = 1500.0
 _LISTEN_SECONDS = 15.0
 _SHARE_SECONDS = 30.0
 _STALLED_SECONDS = 20.0
+_STALLED_IN_CHAOS_SECONDS = 60.0
+"""Longer than a frozen owner, its expiry and a hand-over in a row."""
+_FAULT_SECONDS = 2.0
+_FEWEST_FAULTS = 12
 _LOOK_SECONDS = 0.5
 
 
@@ -58,6 +66,8 @@ class DemoOptions:
     events: int = 20_000
     workers: int = 2
     seed: int = 1
+    chaos: bool = False
+    """Whether faults happen meanwhile: to the workers, and between them and the hub."""
 
 
 class DemoFailed(WorkerError):
@@ -95,6 +105,10 @@ class Demo:
         self._audit = AuditTail(self._records[AUDIT], FOLDER / "audit.jsonl")
         self._view = View()
         self._sent = 0
+        self._plan = _plan(options, len(self._messages))
+        self._faults: Counter[str] = Counter()
+        self._missed = 0
+        self._calm = asyncio.Event()
         self._began = time.monotonic()
 
     async def run(self) -> Verdict:
@@ -105,14 +119,19 @@ class Demo:
                 received = opened.enter_context((FOLDER / "received.jsonl").open("wb"))
                 url = await opened.enter_async_context(Receiver(self._records[TEAM], received))
                 family = await opened.enter_async_context(children(FOLDER))
-                connection_string = await self._start_hub(family)
+                announcement = await self._start_hub(family)
+                connection_string = announcement[announcement.index("Endpoint=") :]
                 store = _store(connection_string)
                 opened.push_async_callback(store.aclose)
                 deployed, workers = await self._start_workers(family, url, connection_string)
                 scraper = Scraper(await opened.enter_async_context(aiohttp.ClientSession()), deployed, _PARTITIONS)
                 await self._wait_until_shared(scraper)
                 await store.open()
-                await self._send_and_watch(connection_string, store, scraper)
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(self._send(connection_string), name="send")
+                    tasks.create_task(self._break(announcement, workers), name="chaos")
+                    tasks.create_task(self._watch(store, scraper), name="watch")
+                await self._wait_until_up(scraper)
                 await family.stop(workers)
                 self._audit.read()
                 letters = [Letter(letter.body, letter.sink) async for letter in store.dead_letters()]
@@ -122,12 +141,14 @@ class Demo:
         return verdict
 
     async def _start_hub(self, family: Children) -> str:
-        arguments = ("local", "broker", "--port", "0", "--hub", HUB, "--partitions", str(_PARTITIONS))
+        arguments = ["local", "broker", "--port", "0", "--hub", HUB, "--partitions", str(_PARTITIONS)]
+        if self._plan:
+            arguments += ["--admin-port", "0"]
         hub = await family.start("hub", *arguments, speaks=True)
         line = await hub.first_line(timeout_seconds=_LISTEN_SECONDS)
         if "Endpoint=" not in line:
             raise hub.failure("printed no connection string")
-        return line[line.index("Endpoint=") :]
+        return line
 
     async def _start_workers(
         self, family: Children, receiver_url: str, connection_string: str
@@ -163,15 +184,26 @@ class Demo:
                 )
             await asyncio.sleep(_LOOK_SECONDS)
 
-    async def _send_and_watch(self, connection_string: str, store: SqliteStore, scraper: Scraper) -> None:
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(
-                send(
-                    self._messages, connection_string=connection_string, hub=HUB, rate=_RATE, on_sent=self._count_sent
-                ),
-                name="send",
-            )
-            tasks.create_task(self._watch(store, scraper), name="watch")
+    async def _send(self, connection_string: str) -> None:
+        # No faster than the faults come, so that they meet traffic.
+        rate = min(_RATE, len(self._messages) / (len(self._plan) * _FAULT_SECONDS)) if self._plan else _RATE
+        await send(self._messages, connection_string=connection_string, hub=HUB, rate=rate, on_sent=self._count_sent)
+
+    async def _break(self, announcement: str, workers: Sequence[Child]) -> None:
+        if self._plan:
+            async with Faults(admin_url_in(announcement)) as hub:
+                chaos = Chaos(hub, workers, say=self._view.say)
+                await chaos.run(self._plan)
+            self._faults, self._missed = chaos.done, chaos.missed.total()
+        self._calm.set()
+
+    async def _wait_until_up(self, scraper: Scraper) -> None:
+        """One that was just started after a fault would not hear yet that it is to stop."""
+        began = time.monotonic()
+        while not await scraper.all_answer():
+            if time.monotonic() - began > _SHARE_SECONDS:
+                raise DemoFailed(f"a worker does not answer {_SHARE_SECONDS:.0f} seconds; see {FOLDER}/worker-*.log")
+            await asyncio.sleep(_LOOK_SECONDS)
 
     def _count_sent(self, count: int) -> None:
         self._sent += count
@@ -179,6 +211,7 @@ class Demo:
     async def _watch(self, store: SqliteStore, scraper: Scraper) -> None:
         """Returns when everything is where it should be, or nothing has moved for a while."""
         malformed = sum(message.damage is not None for message in self._messages)
+        patience = _STALLED_IN_CHAOS_SECONDS if self._plan else _STALLED_SECONDS
         seen: tuple[int, ...] = ()
         moved = time.monotonic()
         while True:
@@ -189,11 +222,11 @@ class Demo:
             now = (self._sent, letters, *(len(record.arrivals) for record in self._records.values()))
             if now != seen:
                 seen, moved = now, time.monotonic()
-            done = self._sent == len(self._messages) and letters >= malformed
+            done = self._calm.is_set() and self._sent == len(self._messages) and letters >= malformed
             if done and all(delivered[sink] >= count for sink, count in self._expected.items()):
                 return
-            if time.monotonic() - moved > _STALLED_SECONDS:
-                self._view.say(f"nothing has moved for {_STALLED_SECONDS:.0f} seconds: that is the end")
+            if self._calm.is_set() and time.monotonic() - moved > patience:
+                self._view.say(f"nothing has moved for {patience:.0f} seconds: that is the end")
                 return
             await asyncio.sleep(_LOOK_SECONDS)
 
@@ -215,9 +248,34 @@ class Demo:
             f"{verdict.resent:,} copies of them, {verdict.malformed:,} malformed"
         )
         self._view.console.print(verdict_table(verdict))
+        if self._faults:
+            kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self._faults.items()))
+            missed = f"; {self._missed} of them met nobody" if self._missed else ""
+            self._view.say(f"{self._faults.total()} faults: {kinds}{missed}")
+            self._view.say(_doubled(verdict))
         seconds = time.monotonic() - self._began
         said = "everything arrived, in order" if verdict.is_right else "NOT as promised: see the table and the logs"
         self._view.say(f"{said} ({seconds:.1f} s, seed {self._options.seed}); files are in {FOLDER}/")
+
+
+def _doubled(verdict: Verdict) -> str:
+    doubled = sum(sink.doubled for sink in verdict.sinks)
+    expected = sum(sink.expected for sink in verdict.sinks)
+    changed = sum(sink.doubled_under_another_key for sink in verdict.sinks)
+    if not doubled:
+        return f"none of {expected:,} deliveries doubled"
+    keys = f"{changed:,} of them under another key" if changed else "each under the same idempotency key"
+    return f"{doubled:,} of {expected:,} deliveries doubled ({doubled / expected:.2%}), {keys}"
+
+
+def _plan(options: DemoOptions, messages: int) -> list[Planned]:
+    """Faults as long as traffic flows at full rate, and a dozen at least."""
+    if not options.chaos:
+        return []
+    count = max(_FEWEST_FAULTS, math.ceil(messages / _RATE / _FAULT_SECONDS))
+    frozen = (OWNERSHIP_EXPIRY_SECONDS + 2.0, OWNERSHIP_EXPIRY_SECONDS + 5.0)
+    scene = Scene(processes=options.workers, partitions=_PARTITIONS, hub=HUB, frozen_seconds=frozen)
+    return plan(options.seed, count, scene=scene, every_seconds=_FAULT_SECONDS)
 
 
 def _traffic(options: DemoOptions) -> TrafficOptions:

@@ -22,6 +22,7 @@ HUB = "ml-events"
 CONNECTION_STRING_ENV = "EVENTHUB_CONNECTION_STRING"
 AUDIT, TEAM = "audit", "team"
 """The sinks: a file that gets every event, and a webhook that gets what a team wants to hear of."""
+OWNERSHIP_EXPIRY_SECONDS = 10
 
 _TOLD_STATUSES = ("Running", "Completed", "Failed", "Canceled")
 _STRONG_DRIFT = 0.3
@@ -97,7 +98,7 @@ def _settings(port: int) -> dict[str, object]:
             "hub": HUB,
             "start": "earliest",
             "balance_interval_seconds": 1,
-            "ownership_expiry_seconds": 10,
+            "ownership_expiry_seconds": OWNERSHIP_EXPIRY_SECONDS,
         },
         "store": {"kind": "sqlite", "path": "../worker.db"},
         # At the demo's rate, events stand at most a tenth of a second away from their place.
@@ -152,6 +153,10 @@ class Scraper:
             owned |= {view.partition: view for view in _owned(worker.name, text)}
         names = [str(number) for number in range(self._partitions)]
         return [owned.get(name) or PartitionView(name, None, None) for name in names]
+
+    async def all_answer(self) -> bool:
+        """Whether every worker is up: one that has just started would not hear that it is to stop."""
+        return all(await self._texts())
 
     async def _texts(self) -> list[str]:
         return await asyncio.gather(*(self._text(worker.metrics_url) for worker in self._deployed))

@@ -6,7 +6,7 @@ at most five without.
 
 import re
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
@@ -167,6 +167,17 @@ class Hub:
             return self.partitions[zlib.crc32(key) % len(self.partitions)]
         return next(self._in_turn)
 
+    def recreate(self, now_ms: int) -> None:
+        """Deletes the hub and makes it anew: empty logs that count from 0. Its links are the caller's to end."""
+        count = len(self.partitions)
+        # Whoever remembers the old hub tells them apart by this, so it differs even within a millisecond.
+        self.created_at_ms = max(now_ms, self.created_at_ms + 1)
+        if self._file is not None:
+            self._file.clear(hub=self.name, partitions=count, now_ms=self.created_at_ms)
+        logs = memory_logs(count) if self._file is None else file_logs(self._file, count)
+        for partition, log in zip(self.partitions, logs, strict=True):
+            partition.log = log
+
     def close(self) -> None:
         """Gives the file back. Safe to call twice."""
         if self._file is not None:
@@ -202,6 +213,9 @@ class Hubs:
         if hub is None:
             raise entity_not_found(asked_for)
         return hub
+
+    def __iter__(self) -> Iterator[Hub]:
+        return iter(self._hubs.values())
 
     def source(self, text: str) -> tuple[Partition, ConsumerGroup]:
         """What a consumer's address means."""

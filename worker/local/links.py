@@ -16,8 +16,10 @@ from cproton import pn_delivery, pn_delivery_settle, pn_link_send
 from proton import Condition, Delivery, Link, Message, ProtonException, symbol
 
 from worker.local.encoding import MalformedError
+from worker.local.faults import Place
 from worker.local.frames import BATCH_FORMAT
 from worker.local.hubs import ConsumerGroup, Hub, Partition
+from worker.local.injector import Injector
 from worker.local.management import Answer, Node
 from worker.local.messages import parse, runtime_metric, unwrap, with_delivery_annotations
 from worker.local.positions import StartPosition
@@ -84,6 +86,8 @@ class Wish(NamedTuple):
     receiver_name: str
     runtime_metric: bool
     """Whether every delivery shall tell how far the log goes."""
+    go_back: int = 0
+    """How many messages before the position are to come again."""
 
 
 class ConsumerLink:
@@ -96,7 +100,7 @@ class ConsumerLink:
         self._impl = link._impl  # noqa: SLF001 - what Proton's C binding takes; see the import
         self._partition = wish.partition
         self._group = wish.group
-        self._next = wish.position.resolve(wish.partition.log)
+        self._next = max(0, wish.position.resolve(wish.partition.log) - wish.go_back)
         self._runtime_metric = wish.runtime_metric
         self._wake = wake
         self._ended = False
@@ -164,7 +168,11 @@ class Intake(ABC):
     def open(self) -> None:
         """Lets messages come."""
         accept(self.link, self.max_message_bytes)
-        self.link.flow(self.credit)
+        self.give_credit(self.credit)
+
+    def give_credit(self, missing: int) -> None:
+        """Lets so many more come."""
+        self.link.flow(missing)
 
     @property
     def max_message_bytes(self) -> int:
@@ -190,7 +198,7 @@ class Intake(ABC):
             delivery.settle()
             self._dropped_bytes = 0
             if self.link.credit <= self.credit // 2:
-                self.link.flow(self.credit - self.link.credit)
+                self.give_credit(self.credit - self.link.credit)
 
     def _refusal(self, encoded: bytes, message_format: int) -> Refused | None:
         if self._dropped_bytes:
@@ -216,15 +224,40 @@ class Intake(ABC):
         """Forgets whatever the link held."""
 
 
+class Disturbance(NamedTuple):
+    """What a producer's link asks about faults, and how it waits when one makes it wait."""
+
+    injector: Injector
+    place: Place
+    later: Callable[[float, Callable[[], None]], None]
+    """Does something after so many seconds, if the link is still there."""
+
+
 class ProducerLink(Intake):
     """A producer of a hub, or of one partition of it."""
 
     credit = PRODUCER_CREDIT
 
-    def __init__(self, link: Link, hub: Hub, partition: Partition | None) -> None:
+    def __init__(self, link: Link, hub: Hub, partition: Partition | None, disturbance: Disturbance) -> None:
         super().__init__(link)
         self._hub = hub
         self._partition = partition
+        self._disturbance = disturbance
+        self._waits = False
+
+    def give_credit(self, missing: int) -> None:
+        """Lets so many more come; where credit is slow, fewer, and only once there is none left."""
+        injector, place, later = self._disturbance
+        slow = injector.slow_credit(place) if injector.active else None
+        if slow is None:
+            super().give_credit(missing)
+        elif not self._waits and self.link.credit == 0:
+            self._waits = True
+            later(slow.milliseconds / 1000, lambda: self._give_late(slow.credit))
+
+    def _give_late(self, count: int) -> None:
+        self._waits = False
+        self.link.flow(count)
 
     def take(self, encoded: bytes, message_format: int) -> None:
         """Appends a message, or all messages of a batch, to one partition."""
@@ -233,6 +266,9 @@ class ProducerLink(Intake):
             messages = unwrap(encoded) if message_format == BATCH_FORMAT else [parse(encoded)]
         except MalformedError as error:
             raise Refused(DECODE_ERROR, f"The message is malformed: {error}.") from None
+        injector, place, _ = self._disturbance
+        if injector.active:
+            messages = injector.on_send(place, messages)
         if messages:
             partition = self._partition or self._hub.partition_for(messages[0].partition_key)
             try:

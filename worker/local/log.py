@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from worker.local.messages import Message, Stamp, stamped
+from worker.local.messages import NO_EPOCH, Message, Stamp, stamped
 
 _log = logging.getLogger(__name__)
 
@@ -45,6 +45,8 @@ class PartitionLog:
     """One partition: what its messages are numbered, when they came, where they are."""
 
     def __init__(self, records: Records) -> None:
+        self.epoch = NO_EPOCH
+        """Of the sequence numbers of messages to come; those that are kept have theirs. Not kept with the log."""
         self._records = records
         self._offsets = array("q")
         self._enqueued_ms = array("q")
@@ -84,7 +86,7 @@ class PartitionLog:
         sequence_number, offset = len(self), self._next_offset
         encoded = []
         for message in messages:
-            encoded.append(stamped(message, Stamp(sequence_number, offset, enqueued_ms)))
+            encoded.append(stamped(message, Stamp(sequence_number, offset, enqueued_ms), self.epoch))
             sequence_number += 1
             offset += len(encoded[-1])
         self._records.append(encoded, enqueued_ms)
@@ -242,6 +244,13 @@ class HubFile:
         view = memoryview(data)
         while view:
             view = view[os.write(self._descriptor, view) :]
+
+    def clear(self, *, hub: str, partitions: int, now_ms: int) -> None:
+        """Begins again, as if the hub had been made now."""
+        os.ftruncate(self._descriptor, 0)
+        self._write(_title(hub, partitions, now_ms))
+        self.created_at_ms, self._records_begin = self._read_title(partitions)
+        self._end = self._records_begin
 
     def read(self, position: int, size_bytes: int) -> bytes:
         """The bytes at a place."""

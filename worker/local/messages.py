@@ -39,7 +39,9 @@ _NAMES = {
         "runtime_info_retrieval_time_utc",
     )
 }
-_NO_EPOCH = b"\x55\xff"  # -1, as namespaces without geo-replication send it
+NO_EPOCH = -1
+"""The epoch of sequence numbers that namespaces without geo-replication send."""
+_ENCODED_NO_EPOCH = b"\x55\xff"
 
 Annotations = Mapping[bytes, tuple[bytes, bytes]]
 """Name -> encoded key and encoded value."""
@@ -116,15 +118,15 @@ def unwrap(batch: bytes) -> list[Message]:
     return messages
 
 
-def stamped(message: Message, stamp: Stamp) -> bytes:
-    """The message as consumers get it and as the log keeps it."""
+def stamped(message: Message, stamp: Stamp, epoch: int = NO_EPOCH) -> bytes:
+    """The message as consumers get it and as the log keeps it; `epoch` is that of the sequence number."""
     annotations = {
         **message.annotations,
         **_named(
             ("x-opt-sequence-number", long(stamp.sequence_number)),
             ("x-opt-offset", string(str(stamp.offset))),
             ("x-opt-enqueued-time", timestamp(stamp.enqueued_ms)),
-            ("x-opt-sequence-number-epoch", _NO_EPOCH),
+            ("x-opt-sequence-number-epoch", _ENCODED_NO_EPOCH if epoch == NO_EPOCH else long(epoch)),
         ),
     }
     section = encode_section(_MESSAGE_ANNOTATIONS, encode_map(joined(annotations.values())))
