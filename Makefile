@@ -6,13 +6,17 @@ VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test fuzz check lint format install node lock clean
+.PHONY: demo test simulate fuzz check lint format install node lock chaos clean
 
 demo: install
 	$(VENV)/bin/worker demo $(ARGS)
 
 test: install node
 	$(PY) -m pytest $(ARGS)
+
+# Whole workers on a virtual clock under crashes, freezes and outages: 20,000 seeds take about ten minutes on two cores.
+simulate: install
+	$(PY) -m tests.simulation --seeds $(or $(SEEDS),20000) $(if $(JOBS),--jobs $(JOBS))
 
 # A million hostile inputs through decode, filters and configuration: about three minutes on two cores.
 fuzz: install
@@ -27,6 +31,12 @@ check: install
 format: install
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
+
+# Real processes under kills, freezes, broken links and a failing store, judged; a hand-written loop beside it. With
+# EVENTS=4000 FAULTS=20 a minute or two; SEED, STORE=sqlite|blob; ARGS=--keep writes bench/CHAOS.md.
+chaos: install $(if $(filter blob,$(STORE)),node)
+	$(PY) -m bench.chaos $(if $(EVENTS),--events $(EVENTS)) $(if $(FAULTS),--faults $(FAULTS)) \
+		$(if $(SEED),--seed $(SEED)) $(if $(STORE),--store $(STORE)) $(ARGS)
 
 install: $(VENV)/.installed
 node: tests/node/node_modules/.installed

@@ -2,23 +2,26 @@
 
 The modules in order of travel:
 
-hub, source the hub's messages, one bounded feed per partition; lease: until when it is surely ours
-pipeline    one partition from top to bottom; start reading here
+hub, source the hub's messages, one bounded feed per partition; messages: from the SDK's to ours
+lease       until when a partition is surely ours; link: whether the hub is heard; watchdog: when to connect anew
+pipeline    one partition from top to bottom; start reading here. clock: what time it is there; parts: what they share
 decode      bytes to events, or to a reason why not; decode_limit: when that is too often
+caution     an event that kills every process that touches it
 keys        what events are compared by
-duplicates  re-sent events recognised
-order       the events of one subject back in order
+judge       late or not, a copy or not: duplicates (re-sent events recognised) and order (one subject's events in order)
 route       which sinks an event is for; filters and operators say what a filter means
-deliver     one lane per sink: order, concurrency, retries, giving up
+deliver     one lane per sink: attempts, retries, giving up; chains: whose turn it is; breaker: whether any may flow
+ledger      intent, act, outcome: for sinks that must not act twice and cannot tell
 sinks       the destinations
-deadletters what was given up, kept
-progress    what is settled, and how far without a hole
+deadletters what was given up, kept; replay: delivered again; letters: as an operator sees them
+progress    what is settled, and how far without a hole; unsettled: who still waits; lag: for how long
 claim       one claim of a partition: takes it, runs its pipeline, leaves it
-ownership   the fence: one generation after the other, asked for and handed over
-keep        writes state and checkpoint, soon and not too often
-state       the partition state object, to and from bytes
-stores      where ownership, checkpoints, state and dead letters survive
-app         builds all of it, starts it, stops it in order
+ownership   the fence: one generation after the other, asked for and handed over; reset: positions of another hub
+keep        writes state and checkpoint, soon and not too often; recall: and the memory, in parts
+state       the partition state object, to and from bytes; memory: what grows with the subjects
+stores      where ownership, checkpoints, state, memory, ledger and dead letters survive
+process     one process's tasks: who claims, delivers, keeps watch; and how it stops
+app         builds all of it, and closes it again
 cli         arguments in, exit code out
 config      the two files as frozen values; loading reads them (documents, crosschecks, mistakes, settings)
 explain, metrics, health, http, logs

@@ -5,19 +5,28 @@ pipeline's business.
 """
 
 import asyncio
-from typing import Any
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, TypeVar
 
 import structlog
 
-from worker.errors import StoreUnavailable
+from worker.checkpoint import Checkpoint
+from worker.errors import HubUnavailable, StoreUnavailable
 from worker.events import PartitionId
 from worker.feed import Feed
 from worker.keep import Keeper
 from worker.ownership import Fenced, Tenure, take
-from worker.pipeline import Parts, Pipeline
+from worker.parts import Parts
+from worker.pipeline import Pipeline
+from worker.recall import Recall
+from worker.replay import Replays
+from worker.reset import other_life, stopped
 from worker.stores import StateVersion
 
 _log = structlog.get_logger()
+
+_T = TypeVar("_T")
 
 _STORE_RETRY_SECONDS = 1.0
 _LAST_SAVE_SECONDS = 2.0
@@ -32,11 +41,16 @@ class Claim:
         self.done = asyncio.Event()
         """Set when nothing of this claim runs any more."""
         self.tenure: Tenure | None = None
+        self.may_read = asyncio.Event()
+        """Set once the SDK may open a link: the position is the hub's, as far as is known, or the claim is over."""
         self._claimant = claimant
         self._parts = parts
         self._pipeline = Pipeline(partition, parts)
+        self.replays = Replays(partition, parts)
         self._closing = asyncio.Event()
         self._taking: asyncio.Timeout | None = None
+        self._unknown: str | None = None
+        """Why the hub is believed not to know the partition's position."""
 
     @property
     def feed(self) -> Feed:
@@ -56,9 +70,22 @@ class Claim:
     def close(self) -> None:
         """Begins the end: no more is read or started, deliveries under way may finish. `done` says when it is over."""
         self._closing.set()
+        self.may_read.set()
         self.feed.close()
         if self._taking is not None:
             self._taking.reschedule(asyncio.get_running_loop().time())
+
+    def give_back(self, reason: str) -> None:
+        """Closes it for good: the hub does not know its position. What then becomes of it, the next claim decides."""
+        self._unknown = reason
+        self.close()
+
+    def is_of_this_life(self, epoch: int) -> bool:
+        """Whether a message of this epoch can follow what was read; else the partition is given back."""
+        strange = other_life(self.tenure, epoch) if self.tenure else None
+        if strange:
+            self.give_back(strange)
+        return strange is None
 
     async def look(self, version: StateVersion | None) -> None:
         """Looks whether somebody asks for the partition, or has taken it; `version` is the state's, as just listed."""
@@ -68,8 +95,8 @@ class Claim:
             await self.tenure.look(version)
         except Fenced as fence:
             self._fenced(fence)
-        if self.tenure.requested:
-            self.close()
+        if self.tenure.requested or (self._pipeline.stopped and self.tenure.state.stopped is None):
+            self.close()  # asked to hand over, or to read again: then the next claim does
 
     async def run(self) -> None:
         """Takes the partition, works until it is closed or fenced, and leaves it."""
@@ -80,54 +107,112 @@ class Claim:
         finally:
             self.close()
             self._pipeline.stop_starting()
+            self.replays.stop_starting()
             self._parts.health.forget(f"partition {self.partition}")
             self.done.set()
 
     async def _take(self) -> Tenure | None:
+        """The tenure, unless the claim is closed before, or the partition has to be begun anew."""
+        if self.closed:
+            return None
+        positions = self._parts.positions
         try:
             async with asyncio.timeout(None) as self._taking:
-                while not self.closed:
-                    try:
-                        return await take(
-                            self._parts.store,
-                            self.partition,
-                            claimant=self._claimant,
-                            hand_over_seconds=self._parts.limits.hand_over_seconds,
-                            drain_seconds=self._parts.limits.drain_seconds,
-                        )
-                    except StoreUnavailable as error:
-                        _log.warning("partition not taken yet", partition=self.partition, error=str(error))
-                        await asyncio.sleep(_STORE_RETRY_SECONDS)
+                if await self._patiently(lambda: positions.surely_known(self.partition)):
+                    self.may_read.set()  # now, so that the link is there when the partition is taken
+                tenure = await self._patiently(self._ask)
+                if await self._patiently(lambda: positions.hold(tenure, configuration=self._parts.configuration)):
+                    return tenure
         except TimeoutError:
             _log.info("closed before it was taken", partition=self.partition)
+        except Fenced as fence:
+            self._fenced(fence)
         finally:
             self._taking = None
         return None
 
+    async def _ask(self) -> Tenure:
+        limits = self._parts.limits
+        return await take(
+            self._parts.store,
+            self.partition,
+            claimant=self._claimant,
+            hand_over_seconds=limits.hand_over_seconds,
+            drain_seconds=limits.drain_seconds,
+        )
+
+    async def _patiently(self, action: Callable[[], Awaitable[_T]]) -> _T:
+        while True:
+            try:
+                return await action()
+            except (StoreUnavailable, HubUnavailable) as error:
+                _log.warning("partition not taken yet", partition=self.partition, error=str(error))
+                await asyncio.sleep(_STORE_RETRY_SECONDS)
+
     async def _work(self, tenure: Tenure) -> None:
         pipeline, parts = self._pipeline, self._parts
-        pipeline.restore(tenure.state)
-        keeper = Keeper(
-            tenure, parts.store, parts.scope, snapshot=self._snapshot, intervals=parts.intervals, metrics=parts.metrics
+        recall = Recall(
+            self.partition,
+            tenure.state.generation,
+            pipeline.judge,
+            parts.store,
+            offload=parts.offload,
+            metrics=parts.metrics,
         )
-        pipeline.changed = keeper.changed
+        checkpoint = Checkpoint(tenure, parts.store, parts.metrics)
+        if not await self._resume(tenure, checkpoint, recall):
+            if not tenure.lost:
+                await self._leave(partial(tenure.save, released=True))
+            return
+        if not pipeline.stopped:
+            self.may_read.set()
+        keeper = Keeper(
+            tenure, checkpoint, recall, snapshot=self._snapshot, intervals=parts.intervals, metrics=parts.metrics
+        )
+        pipeline.changed = recall.changed = keeper.changed
+        pipeline.save = partial(self._save, keeper)
+        if tenure.state.stopped and not pipeline.stopped:
+            await self._save(keeper, stopped=None, stopped_under="")  # another configuration reads on
         self._count_change("taken", tenure)
         parts.metrics.generation.labels(self.partition).set(tenure.state.generation)
         try:
             async with asyncio.TaskGroup() as tasks:
                 reading = tasks.create_task(pipeline.read(), name=f"partition {self.partition}, reading")
                 keeping = tasks.create_task(self._keep(keeper), name=f"partition {self.partition}, keeping state")
+                renewing = tasks.create_task(recall.run(), name=f"partition {self.partition}, renewing memory")
+                replaying = tasks.create_task(self.replays.run(), name=f"partition {self.partition}, replays")
                 await self._closing.wait()
                 reading.cancel()
                 pipeline.stop_starting()
+                self.replays.stop_starting()
                 keeper.changed()  # so that whoever asked sees the answer
-                await pipeline.drain(0 if tenure.lost else parts.limits.drain_seconds)
+                seconds = 0 if tenure.lost else parts.limits.drain_seconds
+                await asyncio.gather(pipeline.drain(seconds), self.replays.drain(seconds))
                 keeping.cancel()
+                renewing.cancel()
+                replaying.cancel()
             if not tenure.lost:
-                await self._leave(keeper)
+                await self._leave(partial(keeper.save, released=True), keeper.checkpoint)
         finally:
             self._count_change("lost" if tenure.lost else "given up", tenure)
             parts.metrics.forget_partition(self.partition)
+
+    async def _resume(self, tenure: Tenure, checkpoint: Checkpoint, recall: Recall) -> bool:
+        """Makes the checkpoint ours and brings back what is known of events; False when there is no time for it."""
+        if self.closed:
+            return False
+        try:
+            async with asyncio.timeout(None) as self._taking:
+                start = await self._patiently(checkpoint.begin)
+                self._pipeline.restore(tenure.state, start)
+                await recall.restore(tenure.state)
+        except TimeoutError:
+            _log.info("closed before it was begun", partition=self.partition)
+        except Fenced as fence:
+            self._fenced(fence)
+        finally:
+            self._taking = None
+        return not self.closed
 
     async def _keep(self, keeper: Keeper) -> None:
         try:
@@ -137,18 +222,35 @@ class Claim:
         finally:
             self._parts.health.forget(f"partition {self.partition}, state")
 
-    async def _leave(self, keeper: Keeper) -> None:
+    async def _save(self, keeper: Keeper, *, patient: bool = True, **changes: Any) -> bool:
+        """Writes the state for the pipeline, which cannot go on before; False: it must not."""
+        while True:
+            try:
+                await keeper.save(**changes)
+            except StoreUnavailable as error:
+                if not patient:
+                    return False
+                _log.warning("waiting for the store", partition=self.partition, error=str(error))
+                await asyncio.sleep(_STORE_RETRY_SECONDS)
+            except Fenced as fence:
+                self._fenced(fence)
+                return False
+            else:
+                return True
+
+    async def _leave(self, *writes: Callable[[], Awaitable[None]]) -> None:
         try:
             async with asyncio.timeout(_LAST_SAVE_SECONDS):
-                await keeper.save(released=True)
-                await keeper.checkpoint()
+                for write in writes:
+                    await write()
         except (StoreUnavailable, Fenced, TimeoutError) as error:
             reason = str(error) or f"the store took longer than {_LAST_SAVE_SECONDS:g} s"
             _log.warning("partition left without a last save", partition=self.partition, error=reason)
 
     def _snapshot(self) -> dict[str, Any]:
         request = self.tenure.state.request if self.tenure and self.closed else None
-        return {**self._pipeline.snapshot(), "acknowledged": request}
+        doubt = stopped(self._unknown) if self._unknown else {}
+        return {**self._pipeline.snapshot(), "acknowledged": request, **doubt}
 
     def _fenced(self, fence: Fenced) -> None:
         _log.warning("partition lost to another owner", partition=self.partition, reason=str(fence))

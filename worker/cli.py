@@ -5,22 +5,21 @@ needed in production. The work itself is elsewhere: `app`, `loading`, `explain`,
 """
 # ruff: noqa: PLC0415 - each command imports what it needs when it runs, see above
 
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from worker.commands.deadletter import deadletter
+from worker.commands.options import DEFAULT_CONFIG, FAILED, WRONG_INPUT, ConfigOption, JsonOption, print_json
+from worker.commands.resume import resume
 from worker.errors import ConfigError, WorkerError
 
 if TYPE_CHECKING:
     from worker.config import Config
-
-FAILED = 1
-WRONG_INPUT = 2
 
 app = typer.Typer(
     name="worker",
@@ -31,13 +30,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 local = typer.Typer(no_args_is_help=True, help="What a laptop needs: a hub, and traffic for it.")
+app.add_typer(deadletter, name="deadletter")
+app.command()(resume)
 app.add_typer(local, name="local")
-
-ConfigOption = Annotated[
-    Path, typer.Option("--config", "-c", metavar="FILE", help="worker.yaml; it names the routes file.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object per line.")]
-DEFAULT_CONFIG = Path("config/worker.yaml")
 
 
 def main() -> None:
@@ -85,11 +80,11 @@ def check(*, config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False)
         if not as_json:
             raise
         for mistake in mistakes.found:
-            _print_json({"file": str(mistake.file), "line": mistake.line, "mistake": mistake.message})
+            print_json({"file": str(mistake.file), "line": mistake.line, "mistake": mistake.message})
         raise typer.Exit(WRONG_INPUT) from None
     summary = _summary(loaded)
     if as_json:
-        _print_json(summary)
+        print_json(summary)
         return
     for name, value in summary.items():
         typer.echo(f"{name:<15} {value if isinstance(value, str) else ', '.join(value)}")
@@ -133,7 +128,7 @@ def explain(
     rows = [row for name, content in _contents(files or ["-"]) for row in explain_file(name, content, routes)]
     if as_json:
         for row in rows:
-            _print_json(row)
+            print_json(row)
     else:
         render(rows, Console())
     raise typer.Exit(FAILED if any("error" in row for row in rows) else 0)
@@ -152,22 +147,21 @@ def _contents(files: list[str]) -> list[tuple[str, bytes]]:
     return contents
 
 
-def _print_json(row: dict[str, Any]) -> None:
-    typer.echo(json.dumps(row, ensure_ascii=False))
-
-
 @app.command()
 def demo(
     *,
     events: Annotated[int, typer.Option(min=1, help="How many events are sent.")] = 20_000,
     workers: Annotated[int, typer.Option(min=1, max=16, help="How many workers share the hub.")] = 2,
-    seed: Annotated[int, typer.Option(help="The same seed makes the same traffic.")] = 1,
+    seed: Annotated[int, typer.Option(help="The same seed makes the same traffic and the same plan of faults.")] = 1,
+    chaos: Annotated[
+        bool, typer.Option("--chaos", help="Kill and freeze workers and break their connections meanwhile.")
+    ] = False,
 ) -> None:
     """Do the main job on this machine, and verify the result at the end. Exits 1 when it is not as promised."""
     with _local_parts():
         from worker.local.demo import DemoOptions
         from worker.local.demo import main as run_demo
-    raise typer.Exit(run_demo(DemoOptions(events=events, workers=workers, seed=seed)))
+    raise typer.Exit(run_demo(DemoOptions(events=events, workers=workers, seed=seed, chaos=chaos)))
 
 
 @local.command()
@@ -183,13 +177,18 @@ def broker(
         list[str] | None,
         typer.Option(metavar="NAME=KEY", help="Verify signatures with this key; may be repeated. Without: any passes."),
     ] = None,
+    admin_port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Take requests for faults here; 0 takes a free one.")
+    ] = None,
 ) -> None:
     """A local hub that speaks Event Hubs' AMQP. For development and tests, not for production."""
     with _local_parts():
         from worker.local.broker import BrokerOptions
         from worker.local.broker import main as run_broker
 
-        options = BrokerOptions(port=port, hubs=tuple(hub), partitions=partitions, data=data, keys=_keys(key))
+        options = BrokerOptions(
+            port=port, hubs=tuple(hub), partitions=partitions, data=data, keys=_keys(key), admin_port=admin_port
+        )
     raise typer.Exit(run_broker(options))
 
 

@@ -18,6 +18,8 @@ from worker.route import Late, Routes, RouteSpec
 from worker.settings import FilePath, Settings, SinkSettings, one_of
 
 SECONDS_PER_HOUR = 3600
+SECONDS_PER_DAY = 24 * SECONDS_PER_HOUR
+_LEDGER_DAYS = 7.0
 
 
 def _start(value: object) -> object:
@@ -62,6 +64,9 @@ def _exactly_one(values: Mapping[str, object], *keys: str) -> None:
         one_of(values, *keys)
 
 
+OnInvalidOffset = Literal["stop", "earliest", "latest"]
+
+
 class SourceSettings(Settings):
     """Which hub is read, and how partitions are shared."""
 
@@ -83,6 +88,11 @@ class SourceSettings(Settings):
     prefetch: int = Field(default=3000, ge=1, le=100_000)
     """Messages asked for ahead, per partition. The SDK pauses 50 ms after each such batch: with 300 one partition gives
     4,600 events/s at best, with 3,000 three times as many, for a few MB of memory."""
+    stall_seconds: float = Field(default=60, gt=0)
+    """When the hub has more and nothing comes for so long, the worker connects anew, and ends if that does not help."""
+    on_invalid_offset: OnInvalidOffset = "stop"
+    """What becomes of a partition whose position is not the hub's: the hub was created anew, or failed over. stop: it
+    stands still until somebody decides; earliest: all that the hub has is read again; latest: only what comes is."""
     idle_timeout_seconds: float = Field(default=60, gt=0)
     """Silence of the connection after which it is dead. Without it a half-open connection is noticed after minutes."""
 
@@ -183,6 +193,14 @@ class DeadLetterSettings(Settings):
     """After this a dead letter is deleted."""
 
 
+class LedgerSettings(Settings):
+    """What is remembered of effects that must not happen twice."""
+
+    keep_days: float | None = Field(default=None, gt=0)
+    """After this an entry is deleted. It must be longer than source.retention_hours, in which the hub can give an event
+    again; left out: 7 days, or a day more than that where that is longer."""
+
+
 class HttpSettings(Settings):
     """Where /metrics, /livez and /readyz are served."""
 
@@ -199,6 +217,7 @@ class WorkerSettings(Settings):
     order: OrderSettings = OrderSettings()
     limits: LimitSettings = LimitSettings()
     dead_letters: DeadLetterSettings = DeadLetterSettings()
+    ledger: LedgerSettings = LedgerSettings()
     http: HttpSettings = HttpSettings()
     # Text, because a default is validated as if it stood in the file.
     routes_file: FilePath = Field(default="routes.yaml", validate_default=True)
@@ -236,6 +255,8 @@ class Config:
     file: Path
     worker: WorkerSettings
     routing: Routing
+    digest: str
+    """Of both files' bytes: another one is a new configuration."""
 
     @property
     def sinks(self) -> tuple[SinkSettings, ...]:
@@ -246,6 +267,12 @@ class Config:
     def routes(self) -> Routes:
         """The compiled routes."""
         return self.routing.routes
+
+    @property
+    def ledger_keep_days(self) -> float:
+        """How long an entry of the ledger is kept."""
+        retention_days = self.worker.source.retention_seconds / SECONDS_PER_DAY
+        return self.worker.ledger.keep_days or max(_LEDGER_DAYS, retention_days + 1)
 
     def give_up_after_seconds(self, sink: SinkSettings) -> float:
         """How long a sink's temporary failures are tried again: its own limit, or half the hub's retention."""

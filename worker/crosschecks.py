@@ -8,7 +8,14 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel
 
-from worker.config import SECONDS_PER_HOUR, LimitSettings, OrderSettings, SourceSettings, StoreIntervals
+from worker.config import (
+    SECONDS_PER_DAY,
+    SECONDS_PER_HOUR,
+    LimitSettings,
+    OrderSettings,
+    SourceSettings,
+    StoreIntervals,
+)
 from worker.documents import Document
 from worker.mistakes import Finding, Location, did_you_mean, section_at, shown
 
@@ -36,6 +43,11 @@ class Numbers:
         if isinstance(value, int | float) and (value > 0 or (value == 0 and key == self._MAY_BE_ZERO)):
             return float(value)
         return float(self._MODELS[section].model_fields[key].default)
+
+    def given(self, section: str, key: str) -> float | None:
+        """The number that stands in the file; None where none does."""
+        value = section_at(self._values, (section,)).get(key)
+        return float(value) if isinstance(value, int | float) else None
 
     @property
     def retention_seconds(self) -> float:
@@ -77,6 +89,18 @@ def intervals_that_clash(number: Numbers) -> Iterator[Finding]:
             number.first_given(("order", "memory_hours"), ("order", "window_seconds")),
             "memory_hours must not be shorter than window_seconds, because it could not be told what is late; "
             f"write at least {window / SECONDS_PER_HOUR:g} hours, or a shorter window",
+        )
+
+
+def forgets_too_early(number: Numbers) -> Iterator[Finding]:
+    """A ledger that has forgotten what the hub can still give again."""
+    keep_days = number.given("ledger", "keep_days")
+    retention_days = number.retention_seconds / SECONDS_PER_DAY
+    if keep_days is not None and keep_days <= retention_days:
+        yield Finding(
+            ("ledger", "keep_days"),
+            f"must be more than {retention_days:g} (source.retention_hours), because the hub can give an event again "
+            "for so long, and its effect would then be repeated; write a larger number, or leave it out",
         )
 
 

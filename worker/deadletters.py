@@ -7,19 +7,22 @@ the in-flight bound of their partition makes reading wait. Letters that became t
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import orjson
 import structlog
 
 from worker.errors import StoreUnavailable
-from worker.events import BadEvent, Message, Placed, UnixSeconds
+from worker.events import BadEvent, Message, Position, UnixSeconds
 from worker.metrics import Metrics
+from worker.sinks import Delivery
 from worker.stores import DeadLetter, Store
 
 _log = structlog.get_logger()
 
+_LETTERS_PER_MESSAGE = 100
+"""Each holds the whole message: a megabyte of bad elements must not become a terabyte of dead letters."""
 _BATCH = 100
 _FIRST_RETRY_SECONDS = 0.5
 _LONGEST_RETRY_SECONDS = 15.0
@@ -53,20 +56,35 @@ def from_bad_event(message: Message, index: int | None, bad: BadEvent) -> DeadLe
     )
 
 
-def from_event(placed: Placed, *, reason: str, detail: str, route: str, sink: str, attempts: int) -> DeadLetter:
+def from_delivery(delivery: Delivery, *, reason: str, detail: str, attempts: int) -> DeadLetter:
     """The letter of an event that one sink did not get."""
+    placed = delivery.released.placed
     message, event, index = placed.message, placed.event, placed.position.element
     return replace(
         from_bad_event(message, index, BadEvent(reason, detail)),
-        id=_stable_id(message, index, sink),
-        route=route,
-        sink=sink,
+        id=_stable_id(message, index, delivery.sink),
+        route=delivery.route,
+        sink=delivery.sink,
         attempts=attempts,
         event_id=event.id,
         type=event.type,
         subject=event.subject,
         source=event.source,
+        idempotency_key=delivery.idempotency_key,
     )
+
+
+def from_bad_elements(
+    message: Message, bad: list[tuple[Position, BadEvent]]
+) -> Iterator[tuple[DeadLetter, list[Position]]]:
+    """A letter for each bad element, up to a limit, and whom it stands for; the last stands for the rest too."""
+    *told, (position, last) = bad[:_LETTERS_PER_MESSAGE]
+    rest = [other for other, _ in bad[_LETTERS_PER_MESSAGE:]]
+    if rest:
+        last = replace(last, detail=f"{last.detail} (and {len(rest)} more elements of this message)")
+    for each, element in told:
+        yield from_bad_event(message, each.element, element), [each]
+    yield from_bad_event(message, position.element, last), [position, *rest]
 
 
 def _stable_id(message: Message, index: int | None, sink: str | None) -> str:
@@ -113,38 +131,52 @@ class DeadLetterWriter:
 
 
 class Expiry:
-    """Deletes the letters that became older than `keep_days`: soon after the start, then every hour.
+    """Deletes dead letters and entries of the ledger that became too old: soon after the start, then every hour.
 
-    Every process does, whatever partitions it has; that a letter is deleted by another one is fine.
+    Every process does, whatever partitions it has; that one is deleted by another process is fine.
     """
 
     def __init__(
-        self, store: Store, metrics: Metrics, *, keep_days: float, clock: Callable[[], float] = time.time
+        self,
+        store: Store,
+        metrics: Metrics,
+        *,
+        keep_days: float,
+        ledger_keep_days: float,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._metrics = metrics
         self._keep_days = keep_days
+        self._ledger_keep_days = ledger_keep_days
         self._clock = clock
         self._said = ""
 
     async def run(self) -> None:
-        """Works until it is cancelled. While the store cannot be reached, letters are merely kept for longer."""
+        """Works until it is cancelled. While the store cannot be reached, what is old is merely kept for longer."""
         await asyncio.sleep(_EXPIRY_FIRST_SECONDS)
         while True:
-            await self._expire()
+            try:
+                await self._expire()
+            except StoreUnavailable as error:
+                self._say(str(error))
+            else:
+                self._said = ""
             await asyncio.sleep(_EXPIRY_SECONDS)
 
     async def _expire(self) -> None:
+        letters = await self._store.expire_dead_letters(self._before(self._keep_days))
+        if letters:
+            self._metrics.dead_letters_expired.inc(letters)
+            _log.info("old dead letters deleted", count=letters, keep_days=self._keep_days)
+        entries = await self._store.expire_entries(self._before(self._ledger_keep_days))
+        self._metrics.ledger_expired.inc(entries)
+
+    def _before(self, keep_days: float) -> UnixSeconds:
         # Not before 1970, whatever the days: no message is that old, and a calendar has a first year.
-        before = max(0.0, self._clock() - self._keep_days * _DAY_SECONDS)
-        try:
-            expired = await self._store.expire_dead_letters(UnixSeconds(before))
-        except StoreUnavailable as error:
-            if str(error) != self._said:
-                self._said = str(error)
-                _log.warning("old dead letters not deleted, trying again in an hour", error=self._said)
-            return
-        self._said = ""
-        if expired:
-            self._metrics.dead_letters_expired.inc(expired)
-            _log.info("old dead letters deleted", count=expired, keep_days=self._keep_days)
+        return UnixSeconds(max(0.0, self._clock() - keep_days * _DAY_SECONDS))
+
+    def _say(self, error: str) -> None:
+        if error != self._said:
+            self._said = error
+            _log.warning("old dead letters not deleted, trying again in an hour", error=error)

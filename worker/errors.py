@@ -43,3 +43,11 @@ class Conflict(WorkerError):
 
 class HubUnavailable(WorkerError):
     """The hub cannot be reached, does not exist or refuses the credentials; `run` tries again with back-off."""
+
+
+class StateFormatUnknown(WorkerError):
+    """Partition state or memory of a newer version, or of something else: never taken for an empty one."""
+
+
+class WatchdogError(WorkerError):
+    """Connecting anew has not helped: the process ends with exit code 3, and whoever runs it starts it again."""

@@ -12,6 +12,7 @@ from rich.text import Text
 from worker.decode import decode
 from worker.events import BadEvent, Event, Message, PartitionId, UnixSeconds
 from worker.route import Routes
+from worker.terminal import printable
 
 Row = dict[str, Any]
 """What `worker explain --json` prints for one element."""
@@ -56,14 +57,14 @@ def render(rows: Iterable[Row], console: Console) -> None:
 
 
 def _as_text(row: Row) -> Text:
-    text = Text.assemble((_printable(f"{row['file']}[{row['index']}]"), "bold"))
+    text = Text.assemble((printable(f"{row['file']}[{row['index']}]"), "bold"))
     if "error" in row:
-        return text.append(f"  {_printable(row['error'])}", "bold red")
-    text.append(f"  {_printable(row['type'])}", "bold cyan").append(f"  ({row['schema']})\n")
+        return text.append(f"  {printable(row['error'])}", "bold red")
+    text.append(f"  {printable(row['type'])}", "bold cyan").append(f"  ({row['schema']})\n")
     key = row["order_key"]
     order = key["kind"] if key["value"] is None else f"{key['kind']} {key['value']}"
     for name, value in (*((name, row[name]) for name in ("id", "source", "subject")), ("order", f"by {order}")):
-        text.append(f"  {name:<8}", "dim").append("(none)\n" if value is None else f"{_printable(value)}\n")
+        text.append(f"  {name:<8}", "dim").append("(none)\n" if value is None else f"{printable(value)}\n")
     for verdict in row["routes"]:
         text.append_text(_verdict(verdict))
     return text
@@ -72,12 +73,7 @@ def _as_text(row: Row) -> Text:
 def _verdict(verdict: Row) -> Text:
     matched = verdict["matched"]
     text = Text.assemble("  ", ("yes" if matched else "no ", "bold green" if matched else "yellow"))
-    text.append(f"  {_printable(verdict['route'])}", "bold")
+    text.append(f"  {printable(verdict['route'])}", "bold")
     if matched:
-        text.append(f" to {_printable(', '.join(verdict['sinks']))}" if verdict["sinks"] else " to no further sink")
-    return text.append(f": {_printable(verdict['reason'])}\n", "dim")
-
-
-def _printable(text: str) -> str:
-    """An event may hold anything: what would steer the terminal or begin a line is shown, not obeyed."""
-    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+        text.append(f" to {printable(', '.join(verdict['sinks']))}" if verdict["sinks"] else " to no further sink")
+    return text.append(f": {printable(verdict['reason'])}\n", "dim")

@@ -4,6 +4,7 @@ What the keys are is said in `config`, by the sinks and by `filters`; here is wh
 the environment are seen together. Nothing is connected to and nothing is started.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +15,14 @@ from pydantic import BaseModel, Field, ValidationError
 
 from worker.config import BlobStoreSettings, Config, RouteSettings, Routing, SourceSettings, WorkerSettings
 from worker.connections import check_storage_connection_string, hub_address
-from worker.crosschecks import Numbers, given_twice, gives_up_too_late, intervals_that_clash, unknown_sinks
+from worker.crosschecks import (
+    Numbers,
+    forgets_too_early,
+    given_twice,
+    gives_up_too_late,
+    intervals_that_clash,
+    unknown_sinks,
+)
 from worker.documents import Document, read_document
 from worker.errors import ConfigError
 from worker.filters import Filter, FilterMistakes, compile_filter
@@ -37,12 +45,14 @@ from worker.sinks.table import KINDS
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
-def load(file: Path, *, environ: Mapping[str, str] = os.environ, secrets: bool = True) -> Config:
+def load(
+    file: Path, *, environ: Mapping[str, str] = os.environ, secrets: bool = True, sink_secrets: bool = True
+) -> Config:
     """Reads worker.yaml and the routes file it names. Raises Mistakes (a ConfigError) with all that is wrong.
 
-    Without `secrets`, environment variables and secret files need not be there.
+    Without `secrets`, environment variables and secret files need not be there; without `sink_secrets`, those of sinks.
     """
-    reading = _Reading(environ, secrets=secrets)
+    reading = _Reading(environ, secrets=secrets, sink_secrets=sink_secrets)
     document = reading.document(file)
     worker = reading.worker(document) if document else None
     routing = None
@@ -50,11 +60,11 @@ def load(file: Path, *, environ: Mapping[str, str] = os.environ, secrets: bool =
         numbers = Numbers(document.values)
         late = worker.order.late if worker else Late.DELIVER
         routing = reading.routing(_routes_file(document), late, numbers)
-        reading.add(document, *intervals_that_clash(numbers))
+        reading.add(document, *intervals_that_clash(numbers), *forgets_too_early(numbers))
     reading.stop_if_wrong()
     assert worker is not None
     assert routing is not None
-    return Config(file, worker, routing)
+    return Config(file, worker, routing, _digest(file, routing.file))
 
 
 def load_routes(
@@ -78,9 +88,10 @@ class _RoutesFile(BaseModel, extra="forbid"):
 class _Reading:
     """One pass over the files, which goes on after a mistake."""
 
-    def __init__(self, environ: Mapping[str, str], *, secrets: bool) -> None:
+    def __init__(self, environ: Mapping[str, str], *, secrets: bool, sink_secrets: bool = True) -> None:
         self._environ = environ
         self._secrets = secrets
+        self._sink_secrets = sink_secrets
         self._files: list[Path] = []
         self._found: list[Mistake] = []
 
@@ -204,7 +215,8 @@ class _Reading:
         for key in secret_keys(model):
             check = check_connection_string if key == "connection_string" else None
             for where, secret in self._secrets_of(section, key, document.file.parent):
-                if problem := self._problem(secret, check):
+                needed = self._secrets and (self._sink_secrets or place[:1] != ("sinks",))
+                if problem := self._problem(secret, check, needed=needed):
                     self.add(document, Finding((*place, *where), problem))
 
     def _secrets_of(self, section: Mapping[str, Any], key: str, folder: Path) -> Iterator[tuple[Location, Secret]]:
@@ -220,10 +232,10 @@ class _Reading:
                 else:
                     yield where, Secret(key, file=beside(folder, Path(text)))
 
-    def _problem(self, secret: Secret, check: Callable[[str], None] | None) -> str | None:
+    def _problem(self, secret: Secret, check: Callable[[str], None] | None, *, needed: bool) -> str | None:
         if secret.env is not None and not is_env_name(secret.env):
             return NO_ENV_NAME
-        if not self._secrets:
+        if not needed:
             return None
         try:
             value = secret.read()
@@ -234,6 +246,10 @@ class _Reading:
         except ValueError as error:
             return f"the connection string {error}"
         return None
+
+
+def _digest(*files: Path) -> str:
+    return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
 def _routes_file(document: Document) -> Path:

@@ -37,7 +37,9 @@ class Metrics:
         self.decoded = self._counter("decoded_events", "Events decoded, by envelope.", "partition", "schema")
         self.bad = self._counter("bad_events", "Events or messages that could not be decoded.", "partition", "reason")
         self.stopped = self._gauge(
-            "partition_stopped", "1 while nothing is read because too many messages cannot be decoded.", "partition"
+            "partition_stopped",
+            "1 while nothing is read: too many messages cannot be decoded, or the hub does not know the position.",
+            "partition",
         )
         self.weak_order = self._counter(
             "weak_order_events", "Events whose sequencer or time was there but unusable.", "partition", "key"
@@ -46,6 +48,9 @@ class Metrics:
             "source_errors",
             "Errors the Event Hubs client reported; partition is empty for the load balancer.",
             "partition",
+        )
+        self.restarts = self._counter(
+            "client_restarts", "Times the Event Hubs client was replaced, by why: silent, stalled, other_hub.", "reason"
         )
         self.lag_events = self._gauge("lag_events", "Messages enqueued and not settled.", "partition")
         self.lag_seconds = self._gauge(
@@ -80,11 +85,34 @@ class Metrics:
             registry=self.registry,
         )
         self.lane_queued = self._gauge("lane_queued_events", "Deliveries that wait or are being tried.", "sink")
-        self.lane_paused = self._gauge("lane_paused", "1 while a lane is paused.", "sink")
+        self.lane_paused = self._gauge(
+            "lane_paused",
+            "1 while a lane is paused: by configuration, or because the destination refuses the worker.",
+            "sink",
+        )
+        self.lane_down = self._gauge(
+            "lane_down", "1 while a lane's breaker is open: the destination is down and is only probed.", "sink"
+        )
+        self.lane_oldest_seconds = self._gauge(
+            "lane_oldest_seconds",
+            "Age of the oldest delivery in a lane, since its first attempt or since it came; 0 when there is none.",
+            "sink",
+        )
+        self.ledger_decisions = self._counter(
+            "ledger_decisions",
+            "Deliveries that the ledger knew: already_accepted, or of unknown outcome and resent, skipped, verified, "
+            "verified_missing.",
+            "sink",
+            "decision",
+        )
+        self.ledger_expired = self._counter(
+            "ledger_expired_entries", "Entries of the ledger deleted because they became older than ledger.keep_days."
+        )
         self.dead_letters = self._counter("dead_letters", "Dead letters written.", "reason", "sink")
         self.dead_letters_expired = self._counter(
             "dead_letters_expired", "Dead letters deleted because they became older than dead_letters.keep_days."
         )
+        self.replays = self._counter("replays", "Replays of dead letters that ended, by how.", "outcome")
 
     def _ownership(self) -> None:
         self.owned = self._gauge("partitions_owned", "Partitions this process holds a generation of.")
@@ -93,6 +121,14 @@ class Metrics:
             "ownership_changes", "Partitions taken and given up.", "partition", "change"
         )
         self.state_writes = self._counter("state_writes", "Writes of a partition's state.", "partition", "outcome")
+        self.memory_written = self._counter(
+            "memory_written_bytes", "Bytes of a partition's memory written, by kind: part, whole.", "partition", "kind"
+        )
+        self.memory_parts_lost = self._counter(
+            "memory_parts_lost",
+            "Parts of a partition's memory that were missing or damaged: copies and late events may go unrecognised.",
+            "partition",
+        )
         self.checkpoint_sequence = self._gauge("checkpoint_sequence_number", "Last checkpoint written.", "partition")
         self.checkpoint_age = self._gauge(
             "checkpoint_age_seconds",

@@ -173,7 +173,7 @@ def _keys_beside(model: type[BaseModel], place: Location, raw: Any) -> Iterable[
             return ()
         kind = section_at(raw, place[:depth]).get("kind")
         model = next((one for one in models if _is_of_kind(one, kind)), models[0])
-    return model.model_fields
+    return [field.alias or name for name, field in model.model_fields.items()]
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:

@@ -131,6 +131,7 @@ class _Way:
 
     def _deliver(self, released: Released) -> None:
         event: Event = released.placed.event
+        self._orderer.settled(released.placed.position)
         self._routes.explain(event)
         for target in self._routes.match(event):
             structured_json(Delivery(released, target.route, target.sink, idempotency_key(event, target.sink)))

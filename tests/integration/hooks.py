@@ -14,7 +14,7 @@ from aiohttp.abc import AbstractResolver
 from aiohttp.test_utils import TestServer
 
 from tests.deliveries import delivery_of
-from worker.errors import Misconfigured, Rejected, SinkUnavailable
+from worker.errors import Misconfigured, OutcomeUnknown, Rejected, SinkUnavailable
 from worker.sinks.webhook import WebhookSettings, WebhookSink
 
 NOW = 1_700_000_000.75
@@ -106,7 +106,7 @@ async def sink_to(monkeypatch) -> AsyncIterator[Callable[..., Awaitable[WebhookS
 
 
 async def refusal(sink: WebhookSink) -> Exception:
-    with pytest.raises((SinkUnavailable, Rejected, Misconfigured)) as raised:
+    with pytest.raises((SinkUnavailable, OutcomeUnknown, Rejected, Misconfigured)) as raised:
         await sink.deliver(delivery_of())
     assert "hidden" not in repr(raised.value)
     assert str(raised.value).isprintable()

@@ -10,7 +10,7 @@ from aiohttp import web
 from tests.deliveries import delivery_of
 from tests.integration.hooks import NOW, SECRET_PATH, hook, refusal, sink_to
 from tests.support import eventually, free_port
-from worker.errors import Misconfigured, Rejected, SinkUnavailable
+from worker.errors import Misconfigured, OutcomeUnknown, Rejected, SinkUnavailable
 
 __all__ = ["hook", "sink_to"]  # fixtures
 
@@ -75,6 +75,32 @@ async def test_a_connection_that_drops_before_the_answer_is_tried_again_later(ho
     assert type(error) is SinkUnavailable
     assert str(error) == "sink out: 127.0.0.1 closed the connection before it answered"
     assert len(hook.received) == 1
+
+
+@pytest.mark.parametrize("status", [500, 501, 502, 504, 599])
+async def test_with_on_unknown_a_server_error_may_have_had_its_effect(hook, sink_to, status):
+    hook.says(status)
+    assert type(await refusal(await sink_to(hook.base, on_unknown="skip"))) is OutcomeUnknown
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 503])
+async def test_with_on_unknown_a_server_that_asks_to_wait_still_has_done_nothing(hook, sink_to, status):
+    hook.says(status)
+    assert type(await refusal(await sink_to(hook.base, on_unknown="skip"))) is SinkUnavailable
+
+
+async def test_with_on_unknown_a_request_that_was_sent_and_not_answered_may_have_had_its_effect(hook, sink_to):
+    async def drop(request: web.Request) -> web.StreamResponse:
+        request.transport.abort()
+        return web.Response()
+
+    hook.answer = drop
+    assert type(await refusal(await sink_to(hook.base, on_unknown="resend"))) is OutcomeUnknown
+
+
+async def test_with_on_unknown_what_was_never_sent_has_had_no_effect(sink_to):
+    error = await refusal(await sink_to(f"http://127.0.0.1:{free_port()}", on_unknown="skip"))
+    assert type(error) is SinkUnavailable
 
 
 async def test_a_server_that_stalls_ends_the_attempt_at_its_limit(hook, sink_to):

@@ -1,13 +1,14 @@
 """One partition's pipeline on a fake store and fake sinks, in virtual time: what the tests of this folder play on."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import orjson
 
-from tests.fakes import FakeSink, MemoryStore
+from tests.fakes import FakeHub, FakeSink
+from tests.memory_store import MemoryStore
 from tests.virtual_time import settle_down
 from worker import state as codec
 from worker.claim import Claim
@@ -17,7 +18,8 @@ from worker.deliver import Lane
 from worker.events import Message, PartitionId, UnixSeconds
 from worker.health import Health
 from worker.metrics import Metrics
-from worker.pipeline import Parts
+from worker.parts import Parts
+from worker.reset import Positions
 from worker.route import Late, Routes, RouteSpec
 from worker.settings import SinkSettings
 from worker.state import PartitionState
@@ -54,6 +56,11 @@ def message(number: int, *events: object, at: float = 0.0, body: bytes | None = 
     )
 
 
+async def in_turn(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What threads do elsewhere: in virtual time they would be waited for in vain."""
+    return function(*arguments)
+
+
 class Stage:
     """What pipelines of one test share; make a new one over the same `store` for another process."""
 
@@ -67,11 +74,13 @@ class Stage:
         limits: dict[str, Any] | None = None,
         lanes: dict[str, Any] | None = None,
         lane: dict[str, dict[str, Any]] | None = None,
+        configuration: str = "digest",
     ) -> None:
         self.store = store or MemoryStore()
         self.sinks = sinks or {"out": FakeSink()}
         self.metrics = Metrics()
         self.lease = True
+        self.hub = FakeHub()
         self.letters = DeadLetterWriter(self.store, self.metrics)
         self.lanes = {
             name: self._lane(
@@ -93,6 +102,10 @@ class Stage:
             metrics=self.metrics,
             health=Health(limit_seconds=30, clock=lambda: asyncio.get_running_loop().time()),
             lease_valid=lambda _: self.lease,
+            positions=Positions(self.store, self.hub, "stop"),
+            clock=lambda: START + asyncio.get_running_loop().time(),
+            configuration=configuration,
+            offload=in_turn,
         )
         self.running: list[asyncio.Task[None]] = []
 

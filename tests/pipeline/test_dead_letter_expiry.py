@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from structlog.testing import capture_logs
 
-from tests.fakes import MemoryStore
+from tests.memory_store import MemoryStore
 from tests.pipeline.stage import START, message
 from tests.virtual_time import run
 from worker.deadletters import Expiry, from_bad_event
@@ -17,20 +17,22 @@ from worker.metrics import Metrics
 HOUR = 3600.0
 DAY = 24 * HOUR
 KEEP_DAYS = 14
+LEDGER_KEEP_DAYS = 7
 
 
 class Scene:
     """A worker that deletes old letters, on a clock that starts at START."""
 
     def __init__(self, keep_days: float = KEEP_DAYS) -> None:
-        self.store = MemoryStore()
-        self.metrics = Metrics()
         started = asyncio.get_running_loop().time()
+
+        def clock() -> float:
+            return START + asyncio.get_running_loop().time() - started
+
+        self.store = MemoryStore(clock=clock)
+        self.metrics = Metrics()
         self._expiry = Expiry(
-            self.store,
-            self.metrics,
-            keep_days=keep_days,
-            clock=lambda: START + asyncio.get_running_loop().time() - started,
+            self.store, self.metrics, keep_days=keep_days, ledger_keep_days=LEDGER_KEEP_DAYS, clock=clock
         )
 
     async def give_up(self, number: int, *, age: float) -> None:
@@ -86,6 +88,22 @@ def test_a_letter_that_grows_old_while_the_worker_runs_goes_within_the_hour_and_
             assert await stage.left() == []
         assert stage.counted == 1
         assert stage.asked <= KEEP_DAYS * 24 + 2
+
+    run(scene())
+
+
+def test_an_entry_of_the_ledger_goes_when_it_was_last_written_so_many_days_ago():
+    async def scene():
+        stage = Scene()
+        version = await stage.store.write_entry("key", b"intent", expected=None)
+        async with stage.running():
+            await asyncio.sleep(3 * DAY)
+            await stage.store.write_entry("key", b"accepted", expected=version)
+            await asyncio.sleep(LEDGER_KEEP_DAYS * DAY - 1)
+            assert await stage.store.read_entry("key") is not None
+            await asyncio.sleep(HOUR + 1)
+            assert await stage.store.read_entry("key") is None
+        assert stage.metrics.registry.get_sample_value("worker_ledger_expired_entries_total") == 1
 
     run(scene())
 

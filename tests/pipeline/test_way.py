@@ -317,34 +317,6 @@ def test_a_sink_that_does_not_fill_the_partition_gives_nothing_up():
     run(scene())
 
 
-def test_a_partition_stops_when_most_of_it_cannot_be_decoded_and_says_so():
-    async def scene():
-        async with Stage(window=0).open() as stage:
-            claim = await stage.begin()
-            await stage.play(claim, *(message(n, blob_event("a", n)) for n in range(90)))
-            assert stage.parts.health.not_ready() == {}
-            for number in range(90, 1000):
-                putting = asyncio.create_task(claim.feed.put([message(number, body=b"junk")], 999))
-                await settle_down()
-                if not putting.done():
-                    break
-            await asyncio.sleep(600)
-            assert len(await stage.dead_letters()) == 91
-            assert "cannot be decoded" in stage.parts.health.not_ready()["partition 0"]
-            assert stage.parts.health.stale() == []
-            assert stage.count("worker_partition_stopped", partition="0") == 1
-            assert await stage.checkpoint() == 180
-            await stage.end(claim)
-            await putting
-            assert stage.parts.health.not_ready() == {}
-        async with Stage(store=stage.store, window=0).open() as second:  # an operator started it again
-            claim = await second.begin("second")
-            await second.play(claim, message(181, blob_event("a", 181)))
-            assert second.sinks["out"].ids == ["a-181"]
-
-    run(scene())
-
-
 def test_a_lane_tries_one_delivery_of_a_subject_and_no_more_than_its_concurrency_at_a_time():
     async def scene():
         sink = FakeSink()

@@ -63,6 +63,12 @@ BAD = [
         "    url_env: OUT\n    timeout: 1",
         "routes.yaml:5: sinks[0].timeout: there is no such key; did you mean timeout_seconds?",
     ),
+    Bad(
+        "routes",
+        "routes:",
+        "  - {name: mail, kind: email, host: smtp.example.org, form: a@example.org, to: [b@example.org]}\nroutes:",
+        "routes.yaml:8: sinks[2].form: there is no such key; did you mean from?",
+    ),
     Bad("routes", "routes:", "rules: []\nroutes:", "routes.yaml:8: rules: there is no such key; did you mean routes?"),
     # Sections
     Bad("worker", "store:\n  kind: sqlite\n  path: data/worker.db\n", "", "worker.yaml:1: store: is missing; add it"),
@@ -171,7 +177,12 @@ BAD = [
         "kind: webhok",
         "routes.yaml:3: sinks[0].kind: there is no kind webhok; did you mean webhook?",
     ),
-    Bad("routes", "    kind: webhook\n", "", "routes.yaml:2: sinks[0]: has no kind; write one of file, log, webhook"),
+    Bad(
+        "routes",
+        "    kind: webhook\n",
+        "",
+        "routes.yaml:2: sinks[0]: has no kind; write one of email, file, log, webhook",
+    ),
     Bad(
         "worker",
         "  connection_string_env: HUB\n",
@@ -312,6 +323,40 @@ BAD = [
         "    url_env: OUT\n    retry: {give_up_after_seconds: 86395}",
         "routes.yaml:5: sinks[0].retry.give_up_after_seconds: must be less than 86395 "
         "(source.retention_hours, less order.window_seconds)",
+    ),
+    Bad(
+        "worker",
+        "store:",
+        "ledger: {keep_days: 1}\nstore:",
+        "worker.yaml:4: ledger.keep_days: must be more than 1 (source.retention_hours), because the hub can give an "
+        "event again for so long",
+    ),
+    # The ledger
+    Bad(
+        "routes",
+        "    path: audit.jsonl",
+        "    path: audit.jsonl\n    on_unknown: skip",
+        "routes.yaml:9: sinks[1].on_unknown: means nothing to a sink of this kind, which does without a ledger; "
+        "remove it",
+    ),
+    Bad(
+        "routes",
+        "    url_env: OUT",
+        "    url_env: OUT\n    on_unknown: verify",
+        "routes.yaml:5: sinks[0].on_unknown: cannot be verify: this kind cannot ask its destination what came; "
+        "write resend or skip",
+    ),
+    Bad(
+        "routes",
+        "    url_env: OUT",
+        "    url_env: OUT\n    on_unknown: ignore",
+        "routes.yaml:5: sinks[0].on_unknown: cannot be ignore; write one of resend, skip, verify",
+    ),
+    Bad(
+        "routes",
+        "    url_env: OUT",
+        "    url_env: OUT\n    retry: {max_attempts: 0}",
+        "routes.yaml:5: sinks[0].retry.max_attempts: must be at least 1",
     ),
     # Secrets
     Bad(

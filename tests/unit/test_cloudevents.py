@@ -1,5 +1,6 @@
 import base64
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,12 @@ def test_a_late_event_says_how_late_and_an_event_in_order_says_nothing():
     assert structured(delivery_of(late_by_ms=0))["lateby"] == 0
     assert structured(delivery_of(late_by_ms=2**40))["lateby"] == 2**31 - 1
     assert "lateby" not in structured(delivery_of())
+
+
+def test_a_replayed_event_says_so_and_no_other_does():
+    again = structured(replace(delivery_of(), replayed=True))
+    assert again["replayed"] is True
+    assert again == structured(delivery_of()) | {"replayed": True}
 
 
 def test_the_same_delivery_is_always_the_same_bytes():

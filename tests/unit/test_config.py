@@ -32,6 +32,8 @@ def test_keys_that_are_left_out_have_the_documented_defaults():
         "retention_hours": 24,
         "prefetch": 3000,
         "idle_timeout_seconds": 60,
+        "stall_seconds": 60,
+        "on_invalid_offset": "stop",
     }
     assert worker.store == SqliteStoreSettings(
         kind="sqlite", path=Path("data/worker.db"), state_interval_seconds=1, checkpoint_interval_seconds=5
@@ -113,6 +115,23 @@ def test_giving_up_is_half_the_retention_unless_the_sink_says_otherwise():
     routes = ROUTES.replace("path: audit.jsonl", "path: audit.jsonl\n    retry: {give_up_after_seconds: 60}")
     config = loaded(routes=routes)
     assert [config.give_up_after_seconds(sink) for sink in config.sinks] == [12 * 3600, 60]
+
+
+@pytest.mark.parametrize(
+    ("more", "days"), [("", 7), ("  retention_hours: 168\n", 8), ("  retention_hours: 2160\n", 91)]
+)
+def test_the_ledger_outlives_the_hubs_retention_unless_it_is_told_how_long(more, days):
+    worker = WORKER.replace("  hub: ml-events\n", "  hub: ml-events\n" + more)
+    assert loaded(worker).ledger_keep_days == days
+    assert loaded(worker + "ledger: {keep_days: 200}\n").ledger_keep_days == 200
+
+
+def test_a_webhook_uses_the_ledger_when_it_says_what_happens_to_an_unknown_outcome():
+    routes = ROUTES.replace("url_env: OUT", "url_env: OUT\n    on_unknown: resend\n    timeout_seconds: 5")
+    assert [sink.uses_ledger for sink in loaded().sinks] == [False, False]
+    webhook, file = loaded(routes=routes).sinks
+    assert (webhook.uses_ledger, webhook.attempt_seconds) == (True, 5)
+    assert not file.uses_ledger
 
 
 def test_paths_are_relative_to_the_file_they_stand_in():

@@ -4,7 +4,7 @@ A sink makes one attempt and says how it ended; it never retries, sleeps or coun
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from worker.events import Released
 
@@ -19,6 +19,8 @@ class Delivery:
     sink: str
     idempotency_key: str
     """SHA-256, hex: the same for re-sent copies, attempts, pods and restarts."""
+    replayed: bool = False
+    """It was a dead letter, and an operator asked for it again."""
 
 
 class Sink(Protocol):
@@ -38,4 +40,13 @@ class Sink(Protocol):
 
     async def aclose(self) -> None:
         """Releases what `open` acquired. Safe to call twice, and without `open`."""
+        ...
+
+
+@runtime_checkable
+class VerifyingSink(Sink, Protocol):
+    """A sink that can ask its destination what arrived: for `on_unknown: verify`. Its settings say `verifies`."""
+
+    async def verify(self, delivery: Delivery) -> bool | None:
+        """Whether the delivery took effect; None: the destination cannot say yet. Raises SinkUnavailable as well."""
         ...

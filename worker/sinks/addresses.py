@@ -59,24 +59,34 @@ def checked_url(text: str, *, allow_private: bool) -> URL:
 
 
 def _refuse_private(url: URL) -> None:
-    host = (url.host or "").casefold().rstrip(".")
-    literal = _literal(host)
-    if literal is not None and not is_loopback(literal) and not is_public(literal):
-        raise ValueError(f"the URL goes to {host}, which is not a public address; allow_private: true permits it")
-    here = is_loopback(literal) if literal is not None else host == "localhost" or host.endswith(".localhost")
+    host = url.host or ""
+    here = check_host(host, what="the URL goes", allow_private=False)
     if url.scheme == "http" and not here:
+        host = host.casefold().rstrip(".")
         raise ValueError(
             f"the URL goes to {host} over http://, without encryption; use https://, or allow_private: true"
         )
 
 
-def _literal(host: str) -> IPv4Address | IPv6Address | None:
+def check_host(host: str, *, what: str, allow_private: bool) -> bool:
+    """Whether the host is this machine. Raises ValueError when it is written as a private address of another one."""
+    host = host.casefold().rstrip(".")
+    literal = _literal(host, what)
+    if literal is None:
+        return host == "localhost" or host.endswith(".localhost")
+    here = is_loopback(literal)
+    if not (here or allow_private or is_public(literal)):
+        raise ValueError(f"{what} to {host}, which is not a public address; allow_private: true permits it")
+    return here
+
+
+def _literal(host: str, what: str) -> IPv4Address | IPv6Address | None:
     try:
         return ipaddress.ip_address(host)
     except ValueError:
         pass
     if ":" in host or host.replace(".", "").isdigit():  # 127.1, 2130706433: addresses to some, names to others
-        raise ValueError(f"the URL has the host {host}, which is neither a name nor an address in its usual form")
+        raise ValueError(f"{what} to {host}, which is neither a name nor an address in its usual form")
     return None
 
 

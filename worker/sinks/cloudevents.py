@@ -58,6 +58,8 @@ def structured(delivery: Delivery) -> dict[str, Any]:
         attributes["datacontenttype"] = "application/json"
     if released.late_by_ms is not None:
         attributes["lateby"] = min(released.late_by_ms, _MAX_INTEGER)
+    if delivery.replayed:
+        attributes["replayed"] = True
     return attributes | _payload(event)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from worker.settings import SinkSettings
 from worker.sinks import Sink
+from worker.sinks.email import EmailSettings, EmailSink
 from worker.sinks.file import FileSettings, FileSink
 from worker.sinks.log import LogSettings, LogSink
 from worker.sinks.webhook import WebhookSettings, WebhookSink
@@ -26,6 +27,7 @@ class SinkKind:
 
 KINDS: Mapping[str, SinkKind] = MappingProxyType(
     {
+        "email": SinkKind(EmailSettings, EmailSink),
         "file": SinkKind(FileSettings, FileSink),
         "log": SinkKind(LogSettings, LogSink),
         "webhook": SinkKind(WebhookSettings, WebhookSink),

@@ -24,7 +24,7 @@ from aiohttp.abc import AbstractResolver
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from yarl import URL
 
-from worker.errors import ConfigError, Misconfigured, Rejected, SinkUnavailable, WorkerError
+from worker.errors import ConfigError, Misconfigured, OutcomeUnknown, Rejected, SinkUnavailable, WorkerError
 from worker.logs import redact
 from worker.settings import FilePath, Secret, SinkSettings, one_of
 from worker.sinks import Delivery
@@ -72,6 +72,8 @@ class WebhookSettings(SinkSettings):
     """A sink of kind `webhook`."""
 
     model_config = ConfigDict(hide_input_in_errors=True)  # a URL that is refused here may hold a secret
+
+    ledger = "optional"
 
     kind: Literal["webhook"] = "webhook"
     allow_private: bool = False
@@ -168,6 +170,9 @@ class WebhookSink:
         self._settings = settings
         self._clock = clock
         self._resolver = resolver
+        # The receiver is taken to know `webhook-id`, so an unclear end is simply tried again, unless the sink says
+        # that it matters.
+        self._unclear = OutcomeUnknown if settings.on_unknown else SinkUnavailable
         self._connect_seconds = min(_CONNECT_SECONDS, settings.timeout_seconds)
         self._url = Secret.of(settings, "url")
         self._secret = Secret.of(settings, "secret")
@@ -204,10 +209,12 @@ class WebhookSink:
         except aiohttp.ConnectionTimeoutError:
             raise SinkUnavailable(f"{where} could not be connected to within {self._connect_seconds:g} s") from None
         except TimeoutError:
-            raise SinkUnavailable(f"{where} did not answer within {self._settings.timeout_seconds:g} s") from None
-        except aiohttp.ClientError as error:
+            raise self._unclear(f"{where} did not answer within {self._settings.timeout_seconds:g} s") from None
+        except aiohttp.ClientConnectorError as error:
             # Without its cause: the client's own texts may quote the URL.
             raise SinkUnavailable(f"{where} {_what_happened(error)}") from None
+        except aiohttp.ClientError as error:
+            raise self._unclear(f"{where} {_what_happened(error)}") from None
         if not 200 <= response.status < 300:
             said = f"{where} answered {response.status}{_excerpt(answer, target.secrets())}"
             raise self._refusal(response.status, response.headers.get("Retry-After"), said)
@@ -255,6 +262,8 @@ class WebhookSink:
 
     def _refusal(self, status: int, retry_after: str | None, said: str) -> WorkerError:
         """What is to be done about an answer that is no 2xx."""
+        if status >= 500 and status != 503 and self._unclear is OutcomeUnknown:
+            return OutcomeUnknown(said)
         if status in {408, 425, 429} or status >= 500:
             return SinkUnavailable(said, retry_after_seconds=_seconds(retry_after, now=self._clock()))
         if status in {401, 403, 404}:

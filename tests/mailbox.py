@@ -1,0 +1,100 @@
+"""A mail server for tests: aiosmtpd on a free port, that does as it is told and keeps a record of what it took."""
+
+import asyncio
+import ssl
+import warnings
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from email import message_from_bytes
+from email.message import EmailMessage
+from email.policy import default
+from typing import Any
+
+from aiosmtpd.smtp import SMTP, AuthResult, LoginPassword, Session
+
+HOST = "127.0.0.1"
+
+
+class Mailbox:
+    """What the server took, and what it answers: by recipient, and to a whole message."""
+
+    def __init__(self) -> None:
+        self.messages: list[EmailMessage] = []
+        self.recipients: list[list[str]] = []
+        self.greeted_as: list[str] = []
+        self.encrypted: list[bool] = []
+        self.to_sender = "250 OK"
+        self.to_recipient: dict[str, str] = {}
+        self.to_data = "250 OK"
+        self.vanishes: str | None = None
+        """"before": the connection goes at MAIL; "after": when the message has come, without an answer."""
+        self.silent = False
+        """Never answers a message."""
+
+    async def handle_EHLO(  # noqa: N802 - aiosmtpd's name
+        self, server: SMTP, session: Session, _envelope: Any, hostname: str, responses: list[str]
+    ) -> list[str]:
+        session.host_name = hostname
+        self.greeted_as.append(hostname)
+        self.encrypted.append(session.ssl is not None)
+        return responses
+
+    async def handle_MAIL(self, server: SMTP, _session: Any, envelope: Any, address: str, options: list[str]) -> str:  # noqa: N802
+        if self.vanishes == "before":
+            server.transport.abort()
+        envelope.mail_from = address
+        return self.to_sender
+
+    async def handle_RCPT(self, _server: SMTP, _session: Any, envelope: Any, address: str, options: list[str]) -> str:  # noqa: N802
+        answer = self.to_recipient.get(address, "250 OK")
+        if answer.startswith("250"):
+            envelope.rcpt_tos.append(address)
+        return answer
+
+    async def handle_DATA(self, server: SMTP, _session: Any, envelope: Any) -> str:  # noqa: N802
+        if self.to_data.startswith("250"):
+            message = message_from_bytes(envelope.content, policy=default)
+            assert isinstance(message, EmailMessage)
+            self.messages.append(message)
+            self.recipients.append(list(envelope.rcpt_tos))
+        if self.vanishes == "after":
+            server.transport.abort()
+        if self.silent:
+            await asyncio.Event().wait()
+        return self.to_data
+
+
+@asynccontextmanager
+async def mail_server(
+    mailbox: Mailbox,
+    *,
+    starttls: ssl.SSLContext | None = None,
+    tls: ssl.SSLContext | None = None,
+    password: str | None = None,
+) -> AsyncIterator[int]:
+    """Serves on a free port of this machine and gives it."""
+
+    def authenticate(_server: Any, _session: Any, _envelope: Any, _mechanism: str, data: LoginPassword) -> AuthResult:
+        return AuthResult(success=data.password == (password or "").encode(), handled=False)
+
+    def protocol() -> SMTP:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that a login without encryption is not safe
+            return SMTP(
+                mailbox,
+                hostname="mail.test",
+                tls_context=starttls,
+                require_starttls=starttls is not None,
+                authenticator=authenticate,
+                auth_required=password is not None,
+                auth_require_tls=False,
+                timeout=30,
+                loop=loop,
+            )
+
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(protocol, HOST, 0, ssl=tls)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()

@@ -1,0 +1,167 @@
+"""One process's work once its parts are open: who claims, who delivers, who keeps watch, and in which order it ends.
+
+It opens and closes nothing: `app` does, and so does whoever wants to play a process on a clock of his own.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from worker.checkpoint import bring_back
+from worker.claim import Claim
+from worker.config import Config
+from worker.deadletters import DeadLetterWriter, Expiry
+from worker.deliver import Lane
+from worker.errors import StoreUnavailable, WorkerError
+from worker.events import PartitionId
+from worker.health import Health
+from worker.hub import Hub
+from worker.lease import Leases
+from worker.metrics import Metrics
+from worker.parts import Parts
+from worker.replay import watch
+from worker.reset import Positions
+from worker.retry import until_available
+from worker.source import Source
+from worker.stores import Store
+
+_log = structlog.get_logger()
+
+_REQUESTS_SECONDS = 0.5
+"""How often the worker looks whether somebody asks for one of its partitions."""
+_MARGIN_SECONDS = 2.5
+"""What the last writes and closing the client may take beyond the drain."""
+
+
+class EndedEarly(WorkerError):
+    """A task that works as long as the process returned: a bug, which must not go unnoticed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What a process works with, open and ready."""
+
+    name: str
+    """Of the process; unique, for people and for claims."""
+    hub: Hub
+    store: Store
+    leases: Leases
+    lanes: Mapping[str, Lane]
+    metrics: Metrics
+    health: Health
+    offload: Callable[..., Awaitable[Any]] = asyncio.to_thread
+    """Runs a long computation where it does not hold up the event loop."""
+    clock: Callable[[], float] = time.time
+    """The wall clock."""
+
+
+class Process:
+    """The tasks of one process."""
+
+    def __init__(self, config: Config, opened: Opened) -> None:
+        self._config = config
+        self._opened = opened
+        self._claims = 0
+        self._letters = DeadLetterWriter(opened.store, opened.metrics)
+        self._parts = self._shared_parts()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Works until `stop` is set; then drains and returns, in a bounded time."""
+        opened, settings = self._opened, self._config.worker
+        async with asyncio.TaskGroup() as tasks:
+
+            def open_claim(partition: PartitionId) -> Claim:
+                self._claims += 1
+                claim = Claim(partition, f"{opened.name}/{self._claims}", self._parts)
+                tasks.create_task(claim.run(), name=f"partition {partition}")
+                return claim
+
+            close_seconds = settings.limits.drain_seconds + _MARGIN_SECONDS
+            source = Source(
+                opened.hub, settings.source, opened.leases, open_claim, opened.metrics, close_seconds=close_seconds
+            )
+            working = [tasks.create_task(_forever(work, name), name=name) for name, work in self._lifelong(source)]
+            working.append(tasks.create_task(source.run(lambda: self._reachable(stop)), name="source"))
+            opened.health.set_ready("starting", ok=True)
+            await stop.wait()
+            _log.info("stopping", partitions=len(source.claims))
+            opened.health.set_ready("stopping", ok=False, detail="draining")
+            source.begin_stop()
+            await source.stop()
+            for task in working:
+                task.cancel()
+
+    def _lifelong(self, source: Source) -> list[tuple[str, Awaitable[None]]]:
+        opened = self._opened
+        expiry = Expiry(
+            opened.store,
+            opened.metrics,
+            keep_days=self._config.worker.dead_letters.keep_days,
+            ledger_keep_days=self._config.ledger_keep_days,
+            clock=opened.clock,
+        )
+        return [
+            ("dead letters", self._letters.run()),
+            ("expiry", expiry.run()),
+            ("requests", self._watch(source)),
+            ("replays", watch(opened.store, lambda: [each.replays for each in source.claims.values() if each.held])),
+            *((f"lane {name}", lane.run()) for name, lane in opened.lanes.items()),
+        ]
+
+    def _shared_parts(self) -> Parts:
+        opened, settings = self._opened, self._config.worker
+        return Parts(
+            store=opened.store,
+            scope=opened.hub.scope,
+            routes=self._config.routes,
+            lanes=opened.lanes,
+            dead_letters=self._letters,
+            order=settings.order,
+            limits=settings.limits,
+            spoiled=settings.dead_letters,
+            intervals=settings.store,
+            metrics=opened.metrics,
+            health=opened.health,
+            lease_valid=opened.leases.valid,
+            positions=Positions(opened.store, opened.hub, settings.source.on_invalid_offset),
+            offload=opened.offload,
+            clock=opened.clock,
+            configuration=self._config.digest,
+        )
+
+    async def _reachable(self, stop: asyncio.Event) -> bool:
+        opened = self._opened
+        opened.health.set_ready("hub", ok=False, detail="not reached")
+        found = await until_available(self._prepare, stop)
+        opened.health.set_ready("hub", ok=found, detail="not reached")
+        return found
+
+    async def _prepare(self) -> None:
+        opened = self._opened
+        await bring_back(opened.store, opened.hub.scope)
+        await opened.hub.prepare(opened.leases)
+
+    async def _watch(self, source: Source) -> None:
+        """Looks for requests in the states of all partitions held here, with one query; and shows what is held."""
+        opened = self._opened
+        while True:
+            opened.health.beat("requests")
+            held = [each for each in source.claims.values() if each.held]
+            opened.metrics.owned.set(len(held))
+            if held:
+                try:
+                    versions = await opened.store.state_versions()
+                    for claim in held:
+                        await claim.look(versions.get(claim.partition))
+                except StoreUnavailable as error:
+                    _log.debug("requests not seen", error=str(error))  # the keeper says that the store is away
+            await asyncio.sleep(_REQUESTS_SECONDS)
+
+
+async def _forever(work: Awaitable[None], name: str) -> None:
+    await work
+    raise EndedEarly(f"{name} ended by itself")
