@@ -38,6 +38,9 @@ class FakeOwner:
     async def may_start(self, job: Job) -> bool:
         return self.lease
 
+    def is_ours(self) -> bool:
+        return self.lease
+
     def accepted(self, job: Job) -> None:
         self._end(job)
         self.accepted_ids.append(id_of(job.delivery))

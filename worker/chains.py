@@ -25,6 +25,10 @@ class Owner(Protocol):
     attempts: set[asyncio.Timeout]
     """The attempts under way; rescheduling one to now ends it."""
 
+    def is_ours(self) -> bool:
+        """Whether the partition is surely still ours."""
+        ...
+
     async def may_start(self, job: "Job", /) -> bool:
         """Whether this may be tried now: the partition is surely still ours. True is followed by an attempt."""
         ...

@@ -56,14 +56,13 @@ class Checkpoint:
         """
         while True:
             stored = await self._read()
+            # In this order: were we fenced before we looked, it may be a successor's checkpoint that we saw.
+            await self._tenure.confirm()
             start = self._start(stored)
             if start is None:
                 return None
-            try:
+            with suppress(Conflict):  # or after: then somebody else has written it, and we find out
                 await self._write(start)
-            except Conflict:
-                await self._tenure.confirm()
-            else:
                 return start
 
     async def move(self, watermark: Watermark) -> None:

@@ -5,7 +5,8 @@ pipeline's business.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar
 
@@ -69,6 +70,8 @@ class Claim:
 
     def close(self) -> None:
         """Begins the end: no more is read or started, deliveries under way may finish. `done` says when it is over."""
+        if self.closed:
+            return
         self._closing.set()
         self.may_read.set()
         self.feed.close()
@@ -117,7 +120,7 @@ class Claim:
             return None
         positions = self._parts.positions
         try:
-            async with asyncio.timeout(None) as self._taking:
+            async with self._until_closed():
                 if await self._patiently(lambda: positions.surely_known(self.partition)):
                     self.may_read.set()  # now, so that the link is there when the partition is taken
                 tenure = await self._patiently(self._ask)
@@ -127,9 +130,16 @@ class Claim:
             _log.info("closed before it was taken", partition=self.partition)
         except Fenced as fence:
             self._fenced(fence)
+        return None
+
+    @asynccontextmanager
+    async def _until_closed(self) -> AsyncIterator[None]:
+        """Raises TimeoutError as soon as the claim is closed."""
+        try:
+            async with asyncio.timeout(None) as self._taking:
+                yield
         finally:
             self._taking = None
-        return None
 
     async def _ask(self) -> Tenure:
         limits = self._parts.limits
@@ -202,7 +212,7 @@ class Claim:
         if self.closed:
             return False
         try:
-            async with asyncio.timeout(None) as self._taking:
+            async with self._until_closed():
                 start = await self._patiently(checkpoint.begin)
                 self._pipeline.restore(tenure.state, start)
                 await recall.restore(tenure.state)
@@ -210,8 +220,6 @@ class Claim:
             _log.info("closed before it was begun", partition=self.partition)
         except Fenced as fence:
             self._fenced(fence)
-        finally:
-            self._taking = None
         return not self.closed
 
     async def _keep(self, keeper: Keeper) -> None:

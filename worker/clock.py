@@ -5,7 +5,7 @@ So a backlog is ordered at full speed, whatever time it is. Once there is nothin
 
 from worker.events import UnixSeconds
 
-_STALL_SECONDS = 60.0
+STALL_SECONDS = 60.0
 """When the hub says that there is more and nothing comes for so long, time goes on without it."""
 
 
@@ -24,7 +24,7 @@ class PartitionClock:
     def idle(self, *, at: float, drained: bool) -> UnixSeconds:
         """What time it is while nothing is read; `drained`: nothing more is there."""
         idle_seconds = at - self.read_at
-        if drained or idle_seconds >= _STALL_SECONDS:
+        if drained or idle_seconds >= STALL_SECONDS:
             self.now = UnixSeconds(max(self.now, self.now + idle_seconds))
             self.read_at = at
         return self.now

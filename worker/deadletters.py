@@ -83,8 +83,12 @@ def from_bad_elements(
     if rest:
         last = replace(last, detail=f"{last.detail} (and {len(rest)} more elements of this message)")
     for each, element in told:
-        yield from_bad_event(message, each.element, element), [each]
-    yield from_bad_event(message, position.element, last), [position, *rest]
+        yield from_bad_event(message, _index(each, element), element), [each]
+    yield from_bad_event(message, _index(position, last), last), [position, *rest]
+
+
+def _index(position: Position, bad: BadEvent) -> int | None:
+    return None if bad.whole_message else position.element
 
 
 def _stable_id(message: Message, index: int | None, sink: str | None) -> str:

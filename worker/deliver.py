@@ -116,7 +116,8 @@ class Lane:
             probe = await self._turn()
             outcome = await self._try(chain, probe=probe)
             if probe and outcome in (None, Outcome.ABORTED, Outcome.POSTPONED, Outcome.KNOWN, Outcome.SKIPPED):
-                self._breaker.probe_was_nothing(at_once=outcome is None)
+                at_once = outcome in (None, Outcome.KNOWN, Outcome.SKIPPED)  # each of these is one delivery less
+                self._breaker.probe_was_nothing(at_once=at_once)
 
     async def _turn(self) -> bool:
         """Waits until an attempt may begin; True when it is a probe."""
@@ -188,6 +189,8 @@ class Lane:
         """Whether the destination was asked; returning means accepted."""
 
         async def act() -> None:
+            if not job.owner.is_ours():  # the intent took its time, or the process was frozen meanwhile
+                raise Later("the partition is no longer surely ours")
             job.attempts += 1
             await self._sink.deliver(job.delivery)
 

@@ -107,6 +107,8 @@ class BadEvent:
     """A short stable word for metrics and filters, such as "not_json" or "missing_id"."""
     detail: str
     """One sentence for the operator: what is wrong and where. Never the payload itself."""
+    whole_message: bool = False
+    """The message is given up whatever is in it: its letter must not be taken for that of an element."""
 
 
 @dataclass(frozen=True, slots=True)

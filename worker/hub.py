@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 
@@ -14,13 +14,12 @@ from azure.eventhub.exceptions import AuthenticationError, ConnectError, EventHu
 
 from worker.config import OnInvalidOffset, SourceSettings
 from worker.connections import hub_address
-from worker.errors import HubUnavailable
+from worker.errors import Conflict, HubUnavailable
 from worker.events import PartitionId
 from worker.progress import Watermark
 from worker.settings import Secret
 from worker.state import HubIdentity
-from worker.stores import HubScope
-from worker.stores.layout import sdk_names
+from worker.stores import HubScope, Store
 
 _log = structlog.get_logger()
 
@@ -79,12 +78,12 @@ class Hub:
             self.scope.namespace, self.scope.hub, self.scope.consumer_group, self._credential, **options
         )
 
-    async def prepare(self, checkpoints: CheckpointStore) -> None:
+    async def prepare(self, store: Store) -> None:
         """Asks the hub, and fixes where every partition begins. Raises HubUnavailable, StoreUnavailable."""
         async with self._asking() as client:
             partitions = await self._identify(client)
             _log.info("hub reached", hub=self.scope.hub, namespace=self.scope.namespace, partitions=len(partitions))
-            await self._write_first_checkpoints(client, partitions, checkpoints)
+            await self._write_first_checkpoints(client, partitions, store)
 
     async def identify(self) -> HubIdentity:
         """Asks which hub it is. Raises HubUnavailable."""
@@ -122,7 +121,7 @@ class Hub:
         return partitions
 
     async def _write_first_checkpoints(
-        self, client: EventHubConsumerClient, partitions: list[str], checkpoints: CheckpointStore
+        self, client: EventHubConsumerClient, partitions: list[str], store: Store
     ) -> None:
         """Fixes where a partition begins that has no checkpoint yet.
 
@@ -130,15 +129,15 @@ class Hub:
         """
         if not isinstance(self._settings.start, str):
             return  # the offset of a time is not known before something of that time was read
-        known = {each["partition_id"] for each in await checkpoints.list_checkpoints(*self.scope)}
+        known = {each["partition_id"] for each in await store.checkpoints.list_checkpoints(*self.scope)}
         for partition in partitions:
             if partition not in known:
                 seen = await _answer(client.get_partition_properties(partition))
-                await checkpoints.update_checkpoint(self._first_checkpoint(partition, seen))
-
-    def _first_checkpoint(self, partition: str, seen: dict[str, Any]) -> dict[str, Any]:
-        start = _latest(seen) if self._settings.start == "latest" else _earliest(seen)
-        return {**sdk_names(self.scope, partition), **start._asdict()}
+                number, offset = _latest(seen) if self._settings.start == "latest" else _earliest(seen)
+                with suppress(Conflict):  # another process was quicker
+                    await store.write_checkpoint(
+                        PartitionId(partition), offset=offset, sequence_number=number, expected=None
+                    )
 
 
 def _earliest(seen: dict[str, Any]) -> Watermark:

@@ -144,7 +144,7 @@ class Ledger:
         memo.unknown = True
         try:
             await self._bounded(act)
-        except (SinkUnavailable, Rejected, Misconfigured):
+        except (SinkUnavailable, Rejected, Misconfigured, Later):
             memo.unknown = False
             await self._note_failure(delivery, entry, version)
             raise

@@ -14,7 +14,7 @@ import structlog
 from worker import deadletters
 from worker.caution import Caution
 from worker.chains import Job
-from worker.clock import PartitionClock
+from worker.clock import STALL_SECONDS, PartitionClock
 from worker.decode import decode
 from worker.decode_limit import DecodeLimit
 from worker.duplicates import Verdict
@@ -35,6 +35,8 @@ _log = structlog.get_logger()
 
 KILLS_THE_WORKER = "kills_the_worker"
 """The reason of a message that was being worked on when one process after the other died."""
+_NONE = -1
+"""Below every sequence number."""
 _BEAT_SECONDS = 5.0
 _PATIENCE_SECONDS = 5.0
 """How long a partition is full before a sink with `overflow: dead_letter` gives up: a burst is no overflow."""
@@ -71,6 +73,8 @@ class Pipeline:
         self._letters = 0
         self._counted = (0, 0)
         self._clock = PartitionClock()
+        self._taken = self._taken_before = _NONE
+        """The last message taken in, and the last one an earlier life had taken in."""
         self._room_again = asyncio.Event()
         self._crowded_since: float | None = None
         """Since when the partition has been full, and never half empty."""
@@ -180,6 +184,7 @@ class Pipeline:
             self._refuse(message, bad)
         if not elements:
             self._settled("empty")
+        self._taken = message.sequence_number
 
     def _decode(self, message: Message) -> list[Event | BadEvent]:
         deaths = self._caution.condemns(message.sequence_number)
@@ -187,7 +192,8 @@ class Pipeline:
             return decode(message)
         _log.error("message given up", partition=self.partition, sequence_number=message.sequence_number, deaths=deaths)
         self._progress.start_over(message.sequence_number)
-        return [BadEvent(KILLS_THE_WORKER, f"{deaths} processes in a row died while they worked on this message")]
+        detail = f"{deaths} processes in a row died while they worked on this message"
+        return [BadEvent(KILLS_THE_WORKER, detail, whole_message=True)]
 
     def _refuse(self, message: Message, bad: list[tuple[Position, BadEvent]]) -> None:
         for position, element in bad:
@@ -227,7 +233,18 @@ class Pipeline:
             for released in self._orderer.release_early(now=self._clock.now, at_most=excess):
                 self._dispatch(released)
 
+    @property
+    def _reading_again(self) -> bool:
+        """Whether what was read in an earlier life is still coming again.
+
+        Until all of it has come, nothing is released: what an earlier life had together must be in order together.
+        """
+        waited_seconds = asyncio.get_running_loop().time() - self._clock.read_at
+        return self._taken < self._taken_before and waited_seconds < STALL_SECONDS
+
     def _release(self, now: UnixSeconds) -> None:
+        if self._reading_again:
+            return
         for released in self._orderer.due(now=now, at_most=self._parts.limits.in_flight - len(self._unsettled)):
             self._dispatch(released)
 
@@ -237,7 +254,7 @@ class Pipeline:
             now = self._clock.idle(at=asyncio.get_running_loop().time(), drained=self.feed.drained)
             self._release(now)
             due = self._orderer.next_due()
-            if due is None or due > now:
+            if due is None or due > now or self._reading_again:
                 return
             await self._room()
 
@@ -272,19 +289,18 @@ class Pipeline:
     async def may_start(self, job: Job) -> bool:
         """Whether the partition is surely still ours; while the worker is careful, one attempt at a time."""
         number = job.delivery.released.placed.position.sequence_number
-        if self._is_ours and self._caution.marks(number, now=asyncio.get_running_loop().time()):
+        if self.is_ours() and self._caution.marks(number, now=asyncio.get_running_loop().time()):
             if self._caution.busy:
                 return False
             self._caution.attempted = number
-            if not await self.save(patient=False) or not self._is_ours:
+            if not await self.save(patient=False) or not self.is_ours():
                 self._caution.ended(number)
                 return False
-        if self._is_ours:
+        if self.is_ours():
             self._unsettled.tried(job)
-        return self._is_ours
+        return self.is_ours()
 
-    @property
-    def _is_ours(self) -> bool:
+    def is_ours(self) -> bool:
         """Not closed, not fenced, and its ownership renewed in time."""
         return not self.closed and self._parts.lease_valid(self.partition)
 
@@ -369,7 +385,7 @@ class Pipeline:
 
     def _idle_seconds(self) -> float:
         due = self._orderer.next_due()
-        if due is None:
+        if due is None or self._reading_again:
             return _BEAT_SECONDS
         return min(_BEAT_SECONDS, max(0.001, due - self._clock.now))
 
@@ -380,7 +396,12 @@ class Pipeline:
         self._progress = Progress.restore(state.progress, checkpoint=checkpoint)
         self.judge.restore(state)
         self._unsettled = Unsettled(self._parts.clock, state.attempts)
-        self._caution = Caution(state, now=asyncio.get_running_loop().time())
+        now = asyncio.get_running_loop().time()
+        self._caution = Caution(state, now=now)
+        self._clock.read_at = now
+        watermark, read = self._progress.watermark, self._progress.read
+        self._taken = _NONE if watermark is None else watermark.sequence_number
+        self._taken_before = _NONE if read is None else read
         if state.stopped_under == self._parts.configuration:
             self.stopped = state.stopped
 

@@ -143,7 +143,7 @@ class Process:
     async def _prepare(self) -> None:
         opened = self._opened
         await bring_back(opened.store, opened.hub.scope)
-        await opened.hub.prepare(opened.leases)
+        await opened.hub.prepare(opened.store)
 
     async def _watch(self, source: Source) -> None:
         """Looks for requests in the states of all partitions held here, with one query; and shows what is held."""

@@ -196,7 +196,11 @@ class Replays:
     # --- what the lanes say (deliver.Owner)
 
     async def may_start(self, _job: Job) -> bool:
-        """Whether the partition is surely still ours: not closed, not fenced, and its ownership renewed in time."""
+        """Whether the partition is surely still ours."""
+        return self.is_ours()
+
+    def is_ours(self) -> bool:
+        """Not closed, not fenced, and its ownership renewed in time."""
         return not self.closed and self._parts.lease_valid(self.partition)
 
     def accepted(self, job: Job) -> None:

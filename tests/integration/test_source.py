@@ -62,7 +62,7 @@ async def working(hub: Hub, stage: Stage, *, policy: OnInvalidOffset = "stop", *
         claims: list[Claim] = []
 
         async def reachable() -> bool:
-            return await until_available(lambda: hub.prepare(leases), stop)
+            return await until_available(lambda: hub.prepare(stage.store), stop)
 
         stop = asyncio.Event()
         source = Source(hub, source_settings(**settings), leases, open_claim, stage.metrics, close_seconds=10)

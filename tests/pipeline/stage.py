@@ -17,6 +17,7 @@ from worker.deadletters import DeadLetterWriter
 from worker.deliver import Lane
 from worker.events import Message, PartitionId, UnixSeconds
 from worker.health import Health
+from worker.ledger import Ledger
 from worker.metrics import Metrics
 from worker.parts import Parts
 from worker.reset import Positions
@@ -75,7 +76,9 @@ class Stage:
         lanes: dict[str, Any] | None = None,
         lane: dict[str, dict[str, Any]] | None = None,
         configuration: str = "digest",
+        ledger: bool = False,
     ) -> None:
+        self._ledger = ledger
         self.store = store or MemoryStore()
         self.sinks = sinks or {"out": FakeSink()}
         self.metrics = Metrics()
@@ -111,7 +114,10 @@ class Stage:
 
     def _lane(self, settings: SinkSettings, sink: FakeSink) -> Lane:
         give_up_after_seconds = settings.retry.give_up_after_seconds or 3600
-        return Lane(settings, sink, give_up_after_seconds=give_up_after_seconds, metrics=self.metrics, seed=1)
+        ledger = Ledger(self.store, settings, sink, by="stage", metrics=self.metrics) if self._ledger else None
+        return Lane(
+            settings, sink, give_up_after_seconds=give_up_after_seconds, metrics=self.metrics, ledger=ledger, seed=1
+        )
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator["Stage"]:

@@ -127,3 +127,25 @@ def test_processes_that_are_killed_by_others_again_and_again_give_up_nothing():
         assert await stage.dead_letters() == []
 
     run(scene())
+
+
+def test_an_array_with_a_bad_element_and_one_that_kills_keeps_a_letter_for_each():
+    async def scene():
+        store, lives = None, 0
+        body = message(1, "no event", blob_event("a", 1), blob_event("b", 1))
+        while lives < 10:
+            lives += 1
+            sink = DeadlySink("b-1")
+            stage = Stage({"out": sink}, store=store, window=0)
+            store = stage.store
+            async with stage.open():
+                claim = await stage.begin(f"life {lives}")
+                await stage.play(claim, body)
+                await asyncio.sleep(30)
+                if not sink.killed.is_set():
+                    break
+        letters = {(letter.reason, letter.index) for letter in await stage.dead_letters()}
+        assert letters == {("not_an_object", 0), ("kills_the_worker", None)}
+        assert await stage.checkpoint() == 1
+
+    run(scene())

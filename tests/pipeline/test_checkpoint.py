@@ -258,3 +258,23 @@ def test_no_checkpoint_is_invented_or_replaced():
         assert await checkpoint(store) == before
 
     run(scene())
+
+
+def test_an_owner_that_was_frozen_before_it_had_begun_does_not_touch_its_successors_checkpoint():
+    async def scene():
+        store = MemoryStore()
+        frozen = Frozen(store.contents)
+        async with Stage(store=frozen, window=0).open() as old, Stage(store=store, window=0).open() as new:
+            frozen.before = "read_checkpoint"
+            first = await old.begin("old", taken=False)
+            await asyncio.sleep(10)
+            second = await new.begin("new")
+            await new.play(second, message(0, blob_event("a", 1)), message(1, blob_event("a", 2)))
+            await asyncio.sleep(10)
+            await new.end(second)
+            before = await checkpoint(store)
+            frozen.before = ""
+            await first.done.wait()
+            assert await checkpoint(store) == before
+
+    run(scene())

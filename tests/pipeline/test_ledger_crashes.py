@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
+from tests.fakes import FakeSink
 from tests.lanes import FakeOwner, LaneScene, id_of, job_of
 from tests.memory_store import Contents, MemoryStore
+from tests.pipeline.stage import Stage, blob_event, message
 from tests.virtual_time import run
 from worker.errors import OutcomeUnknown, SinkUnavailable
 from worker.ledger import EntryState, Ledger, decode
@@ -273,5 +275,34 @@ def test_a_delivery_that_the_ledger_knows_is_accepted_though_the_destination_is_
             assert heir.accepted_ids == ["a1"]
             assert _count(stage, "known") == 1
             assert world.effects == ["a1"]
+
+    run(scene())
+
+
+class SlowStore(MemoryStore):
+    """Takes its time for an intent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept = asyncio.Event()
+
+    async def _answered(self, name: str) -> None:
+        if name == "write_entry" and not self.kept.is_set():
+            self.kept.set()
+            await asyncio.sleep(3)
+
+
+def test_nothing_is_sent_when_the_partition_was_lost_while_the_intent_was_written():
+    async def scene():
+        async with Stage({"out": FakeSink()}, store=SlowStore(), window=0, ledger=True).open() as stage:
+            claim = await stage.begin()
+            await stage.play(claim, message(1, blob_event("a", 1)))
+            await stage.store.kept.wait()
+            stage.lease = False
+            await asyncio.sleep(60)
+            assert stage.sinks["out"].attempts == []
+            stage.lease = True
+            await asyncio.sleep(60)
+            assert stage.sinks["out"].ids == ["a-1"]
 
     run(scene())

@@ -331,3 +331,19 @@ def test_the_state_survives_its_bytes():
     )
     assert codec.decode(codec.encode(state)) == state
     assert state.watermark == (7, "x;y")
+
+
+def test_a_claim_may_be_closed_twice_while_it_still_asks_for_its_partition():
+    async def scene():
+        async with Stage().open() as owner, Stage().open() as _:
+            await owner.begin("owner")
+            asking = Stage(store=owner.store)
+            async with asking.open():
+                claim = await asking.begin("asking", taken=False)
+                claim.close()
+                claim.close()
+                await claim.done.wait()
+                claim.close()
+                assert claim.tenure is None
+
+    run(scene())

@@ -388,3 +388,52 @@ def test_rows_of_a_damaged_state_are_forgotten_and_the_partition_goes_on():
             assert second.count("worker_memory_parts_lost_total", partition="0") == 1
 
     run(scene())
+
+
+def test_what_was_in_order_in_a_full_partition_is_in_order_when_it_is_read_again_with_room():
+    async def scene():
+        early = [
+            message(1, blob_event("x", 1)),
+            message(2, blob_event("y", 1), at=9),
+            message(3, blob_event("a", 2), at=10),
+        ]
+        earlier = message(4, blob_event("a", 1), at=30)
+        sink = FakeSink()
+        sink.open_gate.clear()
+        async with Stage({"out": sink}, window=5, limits={"in_flight": 2}).open() as full:
+            claim = await full.begin()
+            await full.play(claim, *early, last=9)
+            copy = message(5, blob_event("x", 1), at=30)  # settled at once: what was read so far is saved
+            await full.play(claim, earlier, copy, last=9)  # a-2 is due, but waits for room: so this one is in time
+            await asyncio.sleep(30)
+        async with Stage(store=full.store, window=5).open() as roomy:
+            claim = await roomy.begin("second")
+            await roomy.play(claim, *early, last=9)
+            await asyncio.sleep(20)
+            await roomy.play(claim, earlier, copy, last=9)
+            await roomy.play(claim, message(6, blob_event("z", 1), at=60), last=6)
+            await asyncio.sleep(30)
+            ids = roomy.sinks["out"].ids
+            assert ids.index("a-1") < ids.index("a-2")
+            assert all(each.released.late_by_ms is None for each in roomy.sinks["out"].accepted)
+
+    run(scene())
+
+
+def test_what_does_not_come_again_holds_up_the_rest_for_a_minute_only():
+    async def scene():
+        sink = FakeSink()
+        sink.open_gate.clear()
+        async with Stage({"out": sink}, window=5).open() as first:
+            claim = await first.begin()
+            await first.play(claim, *(message(n, blob_event(f"s{n}", n)) for n in (1, 2, 3)), last=9)
+            await asyncio.sleep(30)
+        async with Stage(store=first.store, window=5).open() as later:
+            claim = await later.begin("second")
+            await later.play(claim, message(1, blob_event("s1", 1)), last=9)
+            await asyncio.sleep(50)
+            assert later.sinks["out"].ids == []
+            await asyncio.sleep(30)
+            assert later.sinks["out"].ids == ["s1-1"]
+
+    run(scene())

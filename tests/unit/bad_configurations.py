@@ -336,7 +336,7 @@ BAD = [
         "routes",
         "    path: audit.jsonl",
         "    path: audit.jsonl\n    on_unknown: skip",
-        "routes.yaml:9: sinks[1].on_unknown: means nothing to a sink of this kind, which does without a ledger; "
+        "routes.yaml:8: sinks[1].on_unknown: means nothing to a sink of this kind, which does without a ledger; "
         "remove it",
     ),
     Bad(

@@ -111,7 +111,7 @@ class Life:
     progress: Progress = field(default_factory=Progress)
     released: dict[int, Placed] = field(default_factory=dict)
     """Not settled, by number."""
-    newest: dict[tuple[Subject, OrderKind], str] = field(default_factory=dict)
+    newest: dict[Subject, OrderKey] = field(default_factory=dict)
 
     def read(self, event: Placed) -> tuple[Verdict, int | None] | None:
         """The verdict, and by how much it is late; None: it was settled before."""
@@ -133,9 +133,9 @@ class Life:
     def release(self, released: Released) -> None:
         """Nothing comes unflagged after a larger one of its subject that this life has released."""
         event = released.placed.event
-        newest = self.newest.get((event.key, event.order_key.kind), "")
-        assert released.late_by_ms is not None or (event.order_key.value or "") >= newest
-        self.newest[event.key, event.order_key.kind] = max(newest, event.order_key.value or "")
+        key, newest = event.order_key, self.newest.get(event.key, event.order_key)
+        assert released.late_by_ms is not None or newest.kind is not key.kind or key >= newest
+        self.newest[event.key] = max(key, newest) if newest.kind is key.kind else key
         self.released[released.placed.position.sequence_number] = released.placed
 
     def settle(self, which: int) -> None:

@@ -1,0 +1,142 @@
+"""Known bugs to plant into the worker while it is simulated: each must be found, or the checker proves nothing.
+
+A bug is one patch of one place of the worker: what a plausible mistake there would do.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from functools import partial
+from itertools import count
+from typing import Any
+from unittest.mock import patch
+
+from worker import state as codec
+from worker.chains import Chain, Chains
+from worker.deadletters import DeadLetterWriter
+from worker.duplicates import Duplicates, Verdict
+from worker.errors import StoreUnavailable
+from worker.events import Position
+from worker.feed import Feed
+from worker.ledger import Ledger
+from worker.ownership import Tenure
+from worker.pipeline import Pipeline
+from worker.progress import Progress, SavedProgress, Watermark
+from worker.state import PartitionState
+
+_restore = Progress.restore.__func__  # type: ignore[attr-defined]  # a class method's own function
+_encode = codec.encode
+_see = Duplicates.see
+_put = DeadLetterWriter.put
+_later = Chains.later
+_sightings = count(10**9)
+
+
+def _received(progress: Progress) -> Watermark | None:
+    return progress._last
+
+
+async def _adopt(tenure: Tenure) -> None:
+    """Whatever stands there is taken for a request: write over it."""
+    stored = await tenure._store.read_state(tenure.partition)
+    assert stored is not None
+    tenure._version = stored.version
+
+
+def _see_and_settle(duplicates: Duplicates, key: bytes, digest: str, _: Position, **options: Any) -> Verdict:
+    """By the key alone, and at once: what was seen before a crash is then taken for its own copy."""
+    verdict = _see(duplicates, key, digest, Position(next(_sightings), 0), now=options["now"])
+    duplicates.settled(key, digest)
+    return verdict
+
+
+def _never_a_copy(_: Duplicates, *__: object, **___: object) -> Verdict:
+    return Verdict.NEW
+
+
+async def _always(*_: object, **__: object) -> bool:
+    return True
+
+
+def _let_the_next_go(chains: Chains, chain: Chain, delay_seconds: float) -> None:
+    """The retried one goes behind those that waited for it."""
+    chain.jobs.rotate(-1)
+    _later(chains, chain, delay_seconds)
+
+
+async def _do_not_wait(*_: object) -> None:
+    return
+
+
+def _only_the_watermark(cls: type[Progress], saved: SavedProgress | None, **rest: Any) -> Progress:
+    watermark = saved and saved["watermark"]
+    left = watermark and {
+        "watermark": watermark,
+        "read": watermark[0],
+        "unsettled": [],
+        "parts": [],
+        "served": [],
+    }
+    return _restore(cls, left, **rest)  # type: ignore[no-any-return]  # see above
+
+
+def _without_verdicts(state: PartitionState) -> bytes:
+    return _encode(replace(state, late=[]))
+
+
+def _settle_and_put(letters: DeadLetterWriter, letter: Any, settled: Callable[[], None], *rest: Any) -> None:
+    settled()
+    _put(letters, letter, lambda: None, *rest)
+
+
+def _forget_the_memory(state: PartitionState) -> bytes:
+    return _encode(replace(state, memory_parts=[], memory_since={}))
+
+
+async def _put_everything(feed: Feed, batch: list[Any], last_enqueued: int | None) -> int:
+    feed.last_enqueued = last_enqueued
+    await feed._batches.put(batch)
+    return len(batch)
+
+
+async def _claim_success(tenure: Tenure, **changes: Any) -> None:
+    """An answer that got lost is taken for a yes."""
+    wanted = replace(tenure.state, **changes)
+    try:
+        version = await tenure._store.write_state(tenure.partition, codec.encode(wanted), expected=tenure._version)
+    except StoreUnavailable:
+        tenure.state = wanted
+        return
+    tenure._version, tenure.state = version, wanted
+
+
+def _of(owner: object, name: str, instead: object) -> Callable[[], AbstractContextManager[object]]:
+    return partial(patch.object, owner, name, instead)
+
+
+BUGS: dict[str, Callable[[], AbstractContextManager[object]]] = {
+    "the checkpoint says what was received": _of(Progress, "watermark", property(_received)),
+    "the fence is forgotten": _of(Tenure, "_reconcile", _adopt),
+    "a duplicate is recorded before it is settled": _of(Duplicates, "see", _see_and_settle),
+    "copies are not recognised": _of(Duplicates, "see", _never_a_copy),
+    "no lease is looked at, and no loss": _of(Pipeline, "may_start", _always),
+    "the next event does not wait for a retried one": _of(Chains, "later", _let_the_next_go),
+    "a drain does not wait": _of(Pipeline, "drain", _do_not_wait),
+    "progress above the watermark is forgotten": _of(Progress, "restore", classmethod(_only_the_watermark)),
+    "late verdicts are not kept": _of(codec, "encode", _without_verdicts),
+    "the memory of subjects is forgotten": _of(codec, "encode", _forget_the_memory),
+    "a dead letter counts before it is written": _of(DeadLetterWriter, "put", _settle_and_put),
+    "the ledger's outcome is ignored": _of(Ledger, "_may_act", _always),
+    "repeats of the SDK are let through": _of(Feed, "put", _put_everything),
+    "a lost answer of the store is taken for a yes": _of(Tenure, "save", _claim_success),
+}
+
+
+@contextmanager
+def planted(name: str | None) -> Iterator[None]:
+    """Inside, the worker has this bug."""
+    if name is None:
+        yield
+        return
+    with BUGS[name]():
+        yield

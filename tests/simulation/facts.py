@@ -1,0 +1,159 @@
+"""A history sorted for the questions of the checker: who owned what, what was done when, and what a process could know.
+
+Judges nothing.
+"""
+
+from bisect import bisect_left
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from tests.simulation.history import (
+    Attempt,
+    Element,
+    Enqueued,
+    History,
+    LetterWrite,
+    Link,
+    Renewal,
+    StateSeen,
+    StateWrite,
+)
+
+CONDEMNED = "kills_the_worker"
+"""The reason of the letter of a whole message that ended one process after the other."""
+
+
+class Place(NamedTuple):
+    partition: str
+    number: int
+    index: int
+
+
+@dataclass(slots=True)
+class Generation:
+    """One owner's time with a partition, as the state writes tell."""
+
+    number: int
+    began_at: int
+    life: str
+    owner: str
+    writes: list[StateWrite] = field(default_factory=list)
+    saves: list[StateWrite] = field(default_factory=list)
+    """Those of its owner: the others only ask for the partition."""
+
+
+class Facts:
+    """The history, sorted for the questions of the checks."""
+
+    def __init__(self, history: History) -> None:
+        self.history = history
+        self.messages: dict[tuple[str, int], Enqueued] = {}
+        self.places: dict[str, list[Place]] = defaultdict(list)
+        """Where an event stands in the hub, copies included, first one first."""
+        self.rivals: dict[tuple[str, str, str], list[tuple[Place, Element]]] = defaultdict(list)
+        """The events of one partition, subject and kind."""
+        self._read_hub()
+        self.attempts: list[Attempt] = history.of(Attempt)
+        self.letters: list[LetterWrite] = history.of(LetterWrite)
+        self.lettered: dict[tuple[str, str], int] = {}
+        self.done: dict[tuple[str, str], int] = {}
+        """When an event was first done at a sink: it took effect, or its dead letter was kept."""
+        self._read_ends()
+        self.generations: dict[str, list[Generation]] = defaultdict(list)
+        self._read_states()
+        self.of_attempt = {id(each): self.generation(each.life, each.partition, each.at) for each in self.attempts}
+
+    def _read_hub(self) -> None:
+        for message in self.history.of(Enqueued):
+            self.messages[message.partition, message.number] = message
+            for index, element in enumerate(message.elements):
+                place = Place(message.partition, message.number, index)
+                self.places[element.uid].append(place)
+                self.rivals[message.partition, element.subject, element.kind].append((place, element))
+
+    def _read_ends(self) -> None:
+        for letter in self.letters:
+            for element in self.elements_of(letter):
+                for sink in element.sinks if letter.reason == CONDEMNED else (letter.sink,):
+                    self.lettered.setdefault((element.uid, sink), letter.at)
+        self.done = dict(self.lettered)
+        for attempt in self.attempts:
+            if attempt.landed_at is not None:
+                key = attempt.element.uid, attempt.sink
+                self.done[key] = min(self.done.get(key, attempt.landed_at), attempt.landed_at)
+
+    def _read_states(self) -> None:
+        for write in self.history.of(StateWrite):
+            known = self.generations[write.partition]
+            if not known or known[-1].number != write.generation:
+                known.append(Generation(write.generation, write.at, write.life, write.owner))
+            generation = known[-1]
+            asks = write.request is not None and generation.writes and write.request != generation.writes[-1].request
+            generation.writes.append(write)
+            if not asks:
+                generation.saves.append(write)
+
+    def elements_of(self, letter: LetterWrite) -> tuple[Element, ...]:
+        elements = self.messages[letter.partition, letter.number].elements
+        whole = letter.index is None or letter.reason == CONDEMNED
+        return elements if whole else elements[letter.index : letter.index + 1]
+
+    def generation(self, life: str, partition: str, at: int) -> Generation | None:
+        """The last one the process had begun then."""
+        return next(
+            (each for each in reversed(self.generations[partition]) if each.life == life and each.began_at < at), None
+        )
+
+    def may_be_late(self, place: Place, element: Element) -> bool:
+        """Whether a later event of its subject stands before it: without one, nothing of it can have been late."""
+        return any(
+            other.order > element.order and at < place
+            for at, other in self.rivals[place.partition, element.subject, element.kind]
+        )
+
+    def may_be_dropped(self, element: Element, sink: str) -> bool:
+        return self.history.late_policy.get(sink) == "drop" and any(
+            self.may_be_late(place, element) for place in self.places[element.uid]
+        )
+
+
+def was_saved(generation: Generation, *, after: int, before: float) -> bool:
+    """Whether its owner surely saved in between what was so by then.
+
+    Two writes: what the first one says may have been put together before, while an earlier call was under way. They
+    are made one at a time, so that the second's was not.
+    """
+    return sum(write.called_at > after and write.at < before for write in generation.saves) > 1
+
+
+class Knowledge:
+    """What a process could know of its ownership at a moment."""
+
+    def __init__(self, history: History) -> None:
+        self._lease_seconds = history.lease_seconds
+        self._seen: dict[tuple[str, str], list[StateSeen]] = defaultdict(list)
+        self._renewed: dict[tuple[str, str], list[Renewal]] = defaultdict(list)
+        self._links: dict[tuple[str, str], list[Link]] = defaultdict(list)
+        for seen in history.of(StateSeen):
+            self._seen[seen.life, seen.partition].append(seen)
+        for renewal in history.of(Renewal):
+            self._renewed[renewal.life, renewal.partition].append(renewal)
+        for link in history.of(Link):
+            self._links[link.life, link.partition].append(link)
+
+    def of_newer(self, attempt: Attempt, generation: int) -> bool:
+        """Whether it had been told of a newer generation, a moment before."""
+        seen = self._seen[attempt.life, attempt.partition]
+        return any(each.generation > generation and each.time < attempt.time for each in seen)
+
+    def may_believe(self, attempt: Attempt) -> bool:
+        """Whether its lease was valid, or nobody had stolen its link."""
+        whose = attempt.life, attempt.partition
+        renewed = self._renewed[whose]
+        last = bisect_left(renewed, attempt.at, key=lambda each: each.at) - 1
+        if last >= 0 and attempt.time < renewed[last].asked_time + self._lease_seconds:
+            return True
+        links = self._links[whose]
+        last = bisect_left(links, attempt.at, key=lambda each: each.at) - 1
+        return last >= 0 and links[last].up

@@ -1,0 +1,98 @@
+"""How the simulated processes are configured: a few variants, each built once. Intervals are short: time is."""
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from random import Random
+from typing import Any, ClassVar, Literal
+
+from tests.simulation.hub import NAMESPACE
+from tests.simulation.traffic import IDEMPOTENT, LEDGER, PLAIN
+from worker.config import Config, Routing, WorkerSettings
+from worker.filters import compile_filter
+from worker.route import Late, Routes, RouteSpec
+from worker.settings import SinkSettings
+
+BALANCE_SECONDS = 1.0
+EXPIRY_SECONDS = 6.0
+LEASE_SECONDS = EXPIRY_SECONDS - 2 * BALANCE_SECONDS
+GIVE_UP_SECONDS = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """What differs from run to run."""
+
+    window_seconds: float
+    state_interval_seconds: float
+    in_flight: int
+    held: int
+    late: Late
+    overflow: str
+    on_unknown: str
+    """Of the sink with the ledger."""
+    concurrency: int
+
+
+class _CostlySettings(SinkSettings):
+    """A sink whose effects cost something, and whose destination cannot tell a repetition."""
+
+    ledger: ClassVar[Literal["never", "optional", "always"]] = "always"
+    timeout_seconds: float = 2.0
+
+
+def variant(random: Random) -> Variant:
+    return Variant(
+        window_seconds=random.choice((0, 1, 1, 2)),
+        state_interval_seconds=random.choice((0.2, 1)),
+        in_flight=random.choice((4, 10, 2000)),
+        held=random.choice((3, 50_000, 50_000)),
+        late=random.choice((Late.DELIVER, Late.DELIVER, Late.DROP, Late.DEAD_LETTER)),
+        on_unknown=random.choice(("skip", "resend")),
+        overflow=random.choice(("block", "block", "dead_letter")),
+        concurrency=random.choice((2, 16)),
+    )
+
+
+@cache
+def config(chosen: Variant) -> Config:
+    """The same, as the worker reads it."""
+    common = {"kind": "simulated", "concurrency": chosen.concurrency, "overflow": chosen.overflow}
+    retry = {"give_up_after_seconds": GIVE_UP_SECONDS}
+    sinks: tuple[SinkSettings, ...] = (
+        *(SinkSettings.model_validate({**common, "name": name, "retry": retry}) for name in (PLAIN, IDEMPOTENT)),
+        _CostlySettings.model_validate({**common, "name": LEDGER, "on_unknown": chosen.on_unknown}),
+    )
+    specs = (
+        RouteSpec("all", (PLAIN,), compile_filter({"includedEventTypes": ["Sim.All"]})),
+        RouteSpec("idempotent", (IDEMPOTENT,), compile_filter({"includedEventTypes": ["Sim.All"]}), late=chosen.late),
+        RouteSpec("some", (LEDGER,), compile_filter({"includedEventTypes": ["Sim.Some"]})),
+    )
+    file = Path("simulated.yaml")
+    worker = WorkerSettings.model_validate(_worker(chosen))
+    return Config(file, worker, Routing(file, sinks, specs, Routes(specs)), "simulated")
+
+
+def _worker(chosen: Variant) -> dict[str, Any]:
+    return {
+        "source": {
+            "namespace": NAMESPACE,
+            "hub": "events",
+            "balance_interval_seconds": BALANCE_SECONDS,
+            "ownership_expiry_seconds": EXPIRY_SECONDS,
+        },
+        "store": {
+            "kind": "sqlite",
+            "path": "simulated.db",
+            "state_interval_seconds": chosen.state_interval_seconds,
+            "checkpoint_interval_seconds": 1,
+        },
+        "order": {"window_seconds": chosen.window_seconds},
+        "limits": {
+            "in_flight": chosen.in_flight,
+            "held": chosen.held,
+            "drain_seconds": 3,
+            "hand_over_seconds": 2,
+        },
+        "dead_letters": {"stop_ratio": 1},
+    }
