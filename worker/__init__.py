@@ -4,7 +4,8 @@ The modules in order of travel:
 
 hub, source the hub's messages, one bounded feed per partition; messages: from the SDK's to ours
 lease       until when a partition is surely ours; link: whether the hub is heard; watchdog: when to connect anew
-pipeline    one partition from top to bottom; start reading here. clock: what time it is there; parts: what they share
+pipeline    one partition from top to bottom; start reading here. clock: what time it is there; room: when it is full;
+            parts: what they share
 decode      bytes to events, or to a reason why not; decode_limit: when that is too often
 caution     an event that kills every process that touches it
 keys        what events are compared by

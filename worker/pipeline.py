@@ -25,6 +25,7 @@ from worker.keys import data_digest, duplicate_key, idempotency_key
 from worker.lag import Lag
 from worker.parts import Parts
 from worker.progress import Progress, Watermark
+from worker.room import Room
 from worker.route import Late, Target
 from worker.sinks import Delivery
 from worker.state import PartitionState
@@ -38,10 +39,6 @@ KILLS_THE_WORKER = "kills_the_worker"
 _NONE = -1
 """Below every sequence number."""
 _BEAT_SECONDS = 5.0
-_PATIENCE_SECONDS = 5.0
-"""How long a partition is full before a sink with `overflow: dead_letter` gives up: a burst is no overflow."""
-_FILLS_IT = 10
-"""A sink fills a partition when at least this part (a tenth) of limits.in_flight waits for it."""
 
 
 class Pipeline:
@@ -75,9 +72,7 @@ class Pipeline:
         self._clock = PartitionClock()
         self._taken = self._taken_before = _NONE
         """The last message taken in, and the last one an earlier life had taken in."""
-        self._room_again = asyncio.Event()
-        self._crowded_since: float | None = None
-        """Since when the partition has been full, and never half empty."""
+        self._room = Room(parts.limits.in_flight, lambda: len(self._unsettled), self._shed)
         self._quiet = asyncio.Event()
 
     def stop_starting(self) -> None:
@@ -108,8 +103,8 @@ class Pipeline:
             self._beat()
             await self._release_due()
             for message in await self.feed.get(self._idle_seconds()):
-                if self._full:
-                    await self._room()
+                if self._room.left <= 0:
+                    await self._room.wait(self._look)
                 if not await self._marked(message):
                     return
                 self._take_in(message)
@@ -245,7 +240,7 @@ class Pipeline:
     def _release(self, now: UnixSeconds) -> None:
         if self._reading_again:
             return
-        for released in self._orderer.due(now=now, at_most=self._parts.limits.in_flight - len(self._unsettled)):
+        for released in self._orderer.due(now=now, at_most=self._room.left):
             self._dispatch(released)
 
     async def _release_due(self) -> None:
@@ -256,7 +251,7 @@ class Pipeline:
             due = self._orderer.next_due()
             if due is None or due > now or self._reading_again:
                 return
-            await self._room()
+            await self._room.wait(self._look)
 
     def _dispatch(self, released: Released) -> None:
         placed = released.placed
@@ -341,9 +336,7 @@ class Pipeline:
             self.changed()
             return
         self._settle(position, entry, "delivered" if sink else "bad")
-        self._room_again.set()
-        if len(self._unsettled) < self._parts.limits.in_flight // 2:
-            self._crowded_since = None
+        self._room.freed()
 
     def _settle(self, position: Position, entry: Open, outcome: str) -> None:
         self._progress.settle(position)
@@ -359,29 +352,13 @@ class Pipeline:
 
     # --- time and room
 
-    @property
-    def _full(self) -> bool:
-        return len(self._unsettled) >= self._parts.limits.in_flight
+    def _look(self) -> None:
+        self._beat()
+        self._show()
 
-    async def _room(self) -> None:
-        """Full means that reading waits; after a while, sinks that say so give up what waits for them."""
-        if self._crowded_since is None:
-            self._crowded_since = asyncio.get_running_loop().time()
-        while self._full:
-            self._beat()
-            self._room_again.clear()
-            try:
-                async with asyncio.timeout(_BEAT_SECONDS):
-                    await self._room_again.wait()
-            except TimeoutError:
-                self._show()
-            self._shed()
-
-    def _shed(self) -> None:
-        since = self._crowded_since
-        if since is not None and asyncio.get_running_loop().time() - since >= _PATIENCE_SECONDS:
-            for lane in self._parts.lanes.values():
-                lane.shed(self, at_least=max(1, self._parts.limits.in_flight // _FILLS_IT))
+    def _shed(self, at_least: int) -> None:
+        for lane in self._parts.lanes.values():
+            lane.shed(self, at_least=at_least)
 
     def _idle_seconds(self) -> float:
         due = self._orderer.next_due()
