@@ -137,6 +137,16 @@ def decode(payload: bytes) -> PartitionState:
         raise StateFormatUnknown(
             f"The partition state has format {written_by}, this version reads {FORMAT}: run the version that wrote it."
         )
+    try:
+        return _state(content, _since_format_2(content) if written_by == FORMAT else _of_format_1(content))
+    except (KeyError, TypeError, ValueError) as error:
+        raise StateFormatUnknown(
+            f"The partition state says that it has format {written_by} and has not ({error!r}): did something else "
+            "write it?"
+        ) from None
+
+
+def _state(content: dict[str, Any], rest: dict[str, Any]) -> PartitionState:
     return PartitionState(
         generation=content["generation"],
         owner=content["owner"],
@@ -144,7 +154,7 @@ def decode(payload: bytes) -> PartitionState:
         acknowledged=content["acknowledged"],
         released=content["released"],
         progress=content["progress"],
-        **(_since_format_2(content) if written_by == FORMAT else _of_format_1(content)),
+        **rest,
     )
 
 

@@ -308,6 +308,11 @@ def test_the_checkpoint_has_an_age_while_it_is_behind_and_a_lost_partition_says_
     run(scene())
 
 
+def test_a_state_that_is_not_what_it_says_is_refused_with_a_sentence():
+    with pytest.raises(StateFormatUnknown, match="has not"):
+        codec.decode(b'{"format": 2}')
+
+
 def test_a_state_of_a_newer_format_is_refused_and_not_taken_for_an_empty_one():
     payload = codec.encode(PartitionState(generation=3, owner="x")).replace(b'"format":2', b'"format":3')
     with pytest.raises(StateFormatUnknown, match="format 3"):
