@@ -15,7 +15,8 @@ deliver     one lane per sink: attempts, retries, giving up; chains: whose turn 
 ledger      intent, act, outcome: for sinks that must not act twice and cannot tell
 sinks       the destinations
 deadletters what was given up, kept; replay: delivered again; letters: as an operator sees them
-progress    what is settled, and how far without a hole; unsettled: who still waits; lag: for how long
+progress    what is settled, and how far without a hole; unsettled: who still waits; lag: for how long;
+            givenup: whose successors wait
 claim       one claim of a partition: takes it, runs its pipeline, leaves it
 ownership   the fence: one generation after the other, asked for and handed over; reset: positions of another hub
 keep        writes state and checkpoint, soon and not too often; recall: and the memory, in parts

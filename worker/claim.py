@@ -181,6 +181,7 @@ class Claim:
         )
         pipeline.changed = recall.changed = keeper.changed
         pipeline.save = partial(self._save, keeper)
+        keeper.saved = pipeline.saved
         if tenure.state.stopped and not pipeline.stopped:
             await self._save(keeper, stopped=None, stopped_under="")  # another configuration reads on
         self._count_change("taken", tenure)

@@ -36,6 +36,8 @@ class Keeper:
         self._checkpoint = checkpoint
         self._recall = recall
         self._snapshot = snapshot
+        self.saved: Callable[[], None] = lambda: None
+        """Called when the state of the last snapshot is stored."""
         self._intervals = intervals
         self._metrics = metrics
         self._saving = asyncio.Lock()
@@ -81,6 +83,7 @@ class Keeper:
                 self._metrics.state_writes.labels(self._tenure.partition, "failed").inc()
                 raise
             self._recall.saved(self._tenure.state)
+            self.saved()
         self._metrics.state_writes.labels(self._tenure.partition, "written").inc()
 
     async def checkpoint(self) -> None:

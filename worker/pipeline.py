@@ -6,7 +6,6 @@ partition is (the claim does).
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Any
 
 import structlog
@@ -20,6 +19,7 @@ from worker.decode_limit import DecodeLimit
 from worker.duplicates import Verdict
 from worker.events import BadEvent, Event, Message, PartitionId, Placed, Position, Released, UnixSeconds
 from worker.feed import Feed
+from worker.givenup import GivenUp, Place
 from worker.judge import Judge
 from worker.keys import data_digest, duplicate_key, idempotency_key
 from worker.lag import Lag
@@ -36,6 +36,7 @@ _log = structlog.get_logger()
 
 KILLS_THE_WORKER = "kills_the_worker"
 """The reason of a message that was being worked on when one process after the other died."""
+_LATE = "late"
 _NONE = -1
 """Below every sequence number."""
 _BEAT_SECONDS = 5.0
@@ -67,6 +68,7 @@ class Pipeline:
         self._unsettled = Unsettled(parts.clock)
         self._lag = Lag()
         self._caution = Caution(PartitionState(generation=0, owner=""), now=0.0)
+        self._given_up = GivenUp()
         self._letters = 0
         self._counted = (0, 0)
         self._clock = PartitionClock()
@@ -223,7 +225,9 @@ class Pipeline:
         self._make_room_for_held()
 
     def _make_room_for_held(self) -> None:
-        excess = self._orderer.held - self._parts.limits.held
+        # What an earlier life had in flight is held again first: there is that much more room for it.
+        room = self._room.left if self._reading_again else 0
+        excess = self._orderer.held - self._parts.limits.held - room
         if excess > 0:
             for released in self._orderer.release_early(now=self._clock.now, at_most=excess):
                 self._dispatch(released)
@@ -275,7 +279,7 @@ class Pipeline:
         delivery = Delivery(released, target.route, target.sink, key)
         if released.late_by_ms is not None and target.late is Late.DEAD_LETTER:
             detail = f"came {released.late_by_ms} ms after a later event of its subject was released"
-            self._give_up(delivery, "late", detail, attempts=0)
+            self._give_up(delivery, _LATE, detail, attempts=0)
             return
         self._parts.lanes[target.sink].submit(self._unsettled.job(delivery, self))
 
@@ -283,6 +287,8 @@ class Pipeline:
 
     async def may_start(self, job: Job) -> bool:
         """Whether the partition is surely still ours; while the worker is careful, one attempt at a time."""
+        if not await self._follows_nothing_unfinished((job.subject, job.delivery.sink)):
+            return False
         number = job.delivery.released.placed.position.sequence_number
         if self.is_ours() and self._caution.marks(number, now=asyncio.get_running_loop().time()):
             if self._caution.busy:
@@ -295,6 +301,11 @@ class Pipeline:
             self._unsettled.tried(job)
         return self.is_ours()
 
+    async def _follows_nothing_unfinished(self, place: Place) -> bool:
+        if self._given_up.has_no_letter(place):
+            return False
+        return not self._given_up.is_unsaved(place) or await self.save(patient=False)
+
     def is_ours(self) -> bool:
         """Not closed, not fenced, and its ownership renewed in time."""
         return not self.closed and self._parts.lease_valid(self.partition)
@@ -305,6 +316,7 @@ class Pipeline:
 
     def gave_up(self, job: Job, reason: str, detail: str) -> None:
         """It becomes a dead letter."""
+        self._given_up.begin((job.subject, job.delivery.sink))
         self._give_up(job.delivery, reason, detail, attempts=job.attempts)
 
     def attempt_ended(self, job: Job) -> None:
@@ -317,7 +329,14 @@ class Pipeline:
 
     def _give_up(self, delivery: Delivery, reason: str, detail: str, *, attempts: int) -> None:
         letter = deadletters.from_delivery(delivery, reason=reason, detail=detail, attempts=attempts)
-        self._write_letter(letter, partial(self._part_done, delivery.released.placed.position, delivery.sink))
+        placed = delivery.released.placed
+
+        def kept() -> None:
+            if reason != _LATE:  # late ones are out of order anyway
+                self._given_up.kept((placed.event.key, delivery.sink))
+            self._part_done(placed.position, delivery.sink)
+
+        self._write_letter(letter, kept)
 
     def _write_letter(self, letter: DeadLetter, done: Callable[[], None]) -> None:
         def written() -> None:
@@ -385,12 +404,17 @@ class Pipeline:
     def snapshot(self) -> dict[str, Any]:
         """What the next generation must know: fields of the partition state."""
         watermark = self._progress.watermark
+        self._given_up.saving()
         return {
             "progress": self._progress.snapshot(),
             **self.judge.snapshot(watermark.sequence_number if watermark else None),
             "attempts": self._unsettled.attempts(),
             **self._caution.snapshot(),
         }
+
+    def saved(self) -> None:
+        """The state of the last snapshot is stored."""
+        self._given_up.saved()
 
     # --- what is seen from outside
 

@@ -5,6 +5,7 @@ Its traps are named where they are dealt with. It decides nothing about events, 
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from functools import partial
 
 import structlog
@@ -33,6 +34,10 @@ _RESTARTS = 3
 _CANCEL_SECONDS = 1.0
 _BATCH = 300
 """Messages handed over at once, at most."""
+
+
+_CLAIM: ContextVar[Claim] = ContextVar("claim")
+"""For which claim the SDK's task reads that calls back: it opens a partition and reads it in one task."""
 
 
 class _GivenUp(WorkerError):
@@ -216,19 +221,31 @@ class Source:
         self._watchdog.opened(partition, now(), self._leases.reads_from(partition))
         self._links.pop(partition, None)
         claim = self.claims[partition] = self._open_claim(partition)
-        await (
-            claim.may_read.wait()
-        )  # the SDK opens its link after this: one that the hub refuses is asked for each second
+        _CLAIM.set(claim)
+        # The SDK opens its link after this: one that the hub refuses is asked for each second.
+        await claim.may_read.wait()
         self._watchdog.returned(partition, now())
 
     async def _on_event_batch(self, context: PartitionContext, events: list[EventData]) -> None:
         claim = self.claims[PartitionId(context.partition_id)]
+        if _CLAIM.get(claim) is not claim:
+            self._refuse(claim, events)
         self._look(claim.partition)
         if events and not claim.closed:
             await self._hand_over(claim, context, events)
         self._watchdog.returned(claim.partition, asyncio.get_running_loop().time())
         if claim.closed:
             raise _GivenUp(f"partition {context.partition_id} was given up")
+
+    def _refuse(self, claim: Claim, events: list[EventData]) -> None:
+        """The SDK still reads for an earlier claim, or reads this one's link in the task of an earlier one.
+
+        It looks up its consumers by partition. What came is not where this claim goes on: taken in, it would hide what
+        lies between.
+        """
+        if events:
+            claim.close()
+        raise _GivenUp(f"partition {claim.partition} is read for a claim that is over")
 
     async def _hand_over(self, claim: Claim, context: PartitionContext, events: list[EventData]) -> None:
         # The context's object outlives a claim: it is no token of ours.

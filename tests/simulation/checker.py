@@ -386,7 +386,8 @@ def _released_is_over(facts: Facts) -> Iterable[Violation]:
 
 
 def _bounded(facts: Facts) -> Iterable[Violation]:
-    limits = facts.history.limits
+    limits = dict(facts.history.limits)
+    limits["held"] += limits["in_flight"]  # what was in flight is held when it is read again
     for load in facts.history.of(Load):
         if load.value > limits[load.what] + _ARRAY:
             text = f"{load.what} is {load.value:g} in {load.life}, the limit {limits[load.what]:g}"
