@@ -226,10 +226,10 @@ class Pipeline:
 
     def _make_room_for_held(self) -> None:
         # What an earlier life had in flight is held again first: there is that much more room for it.
-        room = self._room.left if self._reading_again else 0
-        excess = self._orderer.held - self._parts.limits.held - room
-        if excess > 0:
-            for released in self._orderer.release_early(now=self._clock.now, at_most=excess):
+        excess = self._orderer.held - self._parts.limits.held - (self._room.left if self._reading_again else 0)
+        early = min(excess, self._room.left)  # without room, reading waits before the next message
+        if early > 0:
+            for released in self._orderer.release_early(now=self._clock.now, at_most=early):
                 self._dispatch(released)
 
     @property
