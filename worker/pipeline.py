@@ -166,7 +166,10 @@ class Pipeline:
         elements = self._decode(message)
         decoded = not elements or any(not isinstance(element, BadEvent) for element in elements)
         self._decode_limit.saw(decoded=decoded, now=self._clock.read_at)
+        missing = self._progress.missing
         self._progress.begin(message.sequence_number, message.offset, len(elements))
+        if self._progress.missing > missing:
+            self._say_missing(message, self._progress.missing - missing)
         self._lag.read(message.sequence_number, message.enqueued_at)
         bad: list[tuple[Position, BadEvent]] = []
         for index, element in enumerate(elements):
@@ -182,6 +185,15 @@ class Pipeline:
         if not elements:
             self._settled("empty")
         self._taken = message.sequence_number
+
+    def _say_missing(self, message: Message, count: int) -> None:
+        self._parts.metrics.missing.labels(self.partition).inc(count)
+        _log.error(
+            "messages that were not settled did not come again: has the hub's retention passed them?",
+            partition=self.partition,
+            count=count,
+            before=message.sequence_number,
+        )
 
     def _decode(self, message: Message) -> list[Event | BadEvent]:
         deaths = self._caution.condemns(message.sequence_number)

@@ -64,6 +64,8 @@ class Progress:
         # What an earlier life left unsettled and is still to be begun again.
         self._left: deque[tuple[int, int]] = deque()
         self._left_parts: dict[int, set[int]] = {}
+        self.missing = 0
+        """Messages that an earlier life left unsettled, and that did not come again before later ones did."""
 
     @classmethod
     def restore(cls, saved: SavedProgress | None, *, checkpoint: Watermark | None = None) -> "Progress":
@@ -180,11 +182,12 @@ class Progress:
 
     def _settled_before(self, number: int, elements: int) -> set[int]:
         """The elements settled in an earlier life."""
-        if number > self._read:
-            return set()
         left = self._left
         while left and left[0][1] < number:
-            left.popleft()
+            first, last = left.popleft()
+            self.missing += max(0, last - max(first - 1, self._begun))
+        if number > self._read:
+            return set()
         if not left or number < left[0][0]:
             return set(range(elements))
         return {element for element in self._left_parts.get(number, ()) if element < elements}

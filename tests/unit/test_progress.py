@@ -253,3 +253,38 @@ def check(progress: Progress, model: Model) -> None:
             assert progress.already_settled(position) == (position in model.settled)
     for position in open_positions:
         assert progress.served_by(position) == model.served.get(position, set())
+
+
+def test_what_was_left_unsettled_and_does_not_come_again_is_counted():
+    first = Progress()
+    for number in range(1, 7):
+        first.begin(number, str(number), 1)
+    for number in (1, 4):
+        first.settle(Position(number, 0))
+    later = Progress.restore(first.snapshot())
+    later.begin(2, "2", 1)
+    assert later.missing == 0
+    later.begin(6, "6", 1)
+    assert later.missing == 1, "3; whether there ever was a 5 is not known: numbers may have gaps"
+    later.begin(9, "9", 1)
+    assert later.missing == 1
+
+
+def test_what_comes_beyond_all_that_was_read_shows_everything_missing():
+    first = Progress()
+    for number in (1, 2, 3):
+        first.begin(number, str(number), 1)
+    later = Progress.restore(first.snapshot())
+    later.begin(7, "7", 1)
+    assert later.missing == 3
+
+
+def test_what_comes_again_in_order_is_not_missing():
+    first = Progress()
+    for number in (1, 2, 5, 6):
+        first.begin(number, str(number), 1)
+    first.settle(Position(5, 0))
+    later = Progress.restore(first.snapshot())
+    for number in (1, 2, 5, 6, 7):
+        later.begin(number, str(number), 1)
+    assert later.missing == 0
