@@ -105,8 +105,7 @@ class Pipeline:
             self._beat()
             await self._release_due()
             for message in await self.feed.get(self._idle_seconds()):
-                if self._room.left <= 0:
-                    await self._room.wait(self._look)
+                await self._make_way()
                 if not await self._marked(message):
                     return
                 self._take_in(message)
@@ -237,12 +236,22 @@ class Pipeline:
         self._make_room_for_held()
 
     def _make_room_for_held(self) -> None:
-        # What an earlier life had in flight is held again first: there is that much more room for it.
-        excess = self._orderer.held - self._parts.limits.held - (self._room.left if self._reading_again else 0)
-        early = min(excess, self._room.left)  # without room, reading waits before the next message
+        early = min(self._orderer.held - self._held_limit, self._room.left)
         if early > 0:
             for released in self._orderer.release_early(now=self._clock.now, at_most=early):
                 self._dispatch(released)
+
+    @property
+    def _held_limit(self) -> int:
+        """What an earlier life had in flight is held again first: there is that much more room for it."""
+        limits = self._parts.limits
+        return limits.held + limits.in_flight if self._reading_again else limits.held
+
+    async def _make_way(self) -> None:
+        """Before a message: waits until there is room for what it releases, and for what it adds to the held."""
+        while self._room.left <= 0 or self._orderer.held > self._held_limit:
+            await self._room.wait(self._look)
+            self._make_room_for_held()
 
     @property
     def _reading_again(self) -> bool:
@@ -250,8 +259,9 @@ class Pipeline:
 
         Until all of it has come, nothing is released: what an earlier life had together must be in order together.
         """
-        waited_seconds = asyncio.get_running_loop().time() - self._clock.read_at
-        return self._taken < self._taken_before and waited_seconds < STALL_SECONDS
+        if self._taken >= self._taken_before:
+            return False
+        return asyncio.get_running_loop().time() - self._clock.read_at < STALL_SECONDS
 
     def _release(self, now: UnixSeconds) -> None:
         if self._reading_again:
