@@ -17,6 +17,7 @@ sinks       the destinations
 deadletters what was given up, kept; replay: delivered again; letters: as an operator sees them
 progress    what is settled, and how far without a hole; unsettled: who still waits; lag: for how long;
             givenup: whose successors wait
+owner       what pipeline and replays have in common towards the lanes
 claim       one claim of a partition: takes it, runs its pipeline, leaves it
 ownership   the fence: one generation after the other, asked for and handed over; reset: positions of another hub
 keep        writes state and checkpoint, soon and not too often; recall: and the memory, in parts

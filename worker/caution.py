@@ -11,6 +11,8 @@ from typing import Any
 
 from worker.state import PartitionState, Suspect
 
+KILLS_THE_WORKER = "kills_the_worker"
+"""The reason of a message that was being worked on when one process after the other died."""
 _CAREFUL_AFTER = 2
 """Deaths in a row at one watermark. One is what any node failure brings."""
 _CAREFUL_SECONDS = 30.0

@@ -5,6 +5,7 @@ then, so that a former owner, frozen between its state and its checkpoint, fails
 decided elsewhere (`keep`).
 """
 
+from collections.abc import Callable
 from contextlib import suppress
 
 import structlog
@@ -38,6 +39,29 @@ async def bring_back(store: Store, scope: HubScope) -> None:
                 await store.write_checkpoint(partition, offset=offset, sequence_number=number, expected=None)
 
 
+async def rewrite(
+    tenure: Tenure, store: Store, choose: Callable[[StoredCheckpoint | None], Watermark | None]
+) -> tuple[Watermark | None, StateVersion | None]:
+    """Writes what is chosen in view of what stands there, as nobody but the present owner can; None: nothing.
+
+    Returns what stands there now, and its version. Raises Fenced, StoreUnavailable.
+    """
+    while True:
+        stored = await store.read_checkpoint(tenure.partition)
+        # In this order: were we fenced before we looked, it may be a successor's checkpoint that we saw; and whoever
+        # takes over after we have looked rewrites it, so that our write fails.
+        await tenure.confirm()
+        chosen = choose(stored)
+        version = stored.version if stored else None
+        if chosen is None:
+            return None, version
+        number, offset = chosen
+        with suppress(Conflict):
+            return chosen, await store.write_checkpoint(
+                tenure.partition, offset=offset, sequence_number=number, expected=version
+            )
+
+
 class Checkpoint:
     """The checkpoint of the partition of which this is a generation."""
 
@@ -54,16 +78,10 @@ class Checkpoint:
 
         That is where the state or the checkpoint says, whichever is further: each of them may be missing.
         """
-        while True:
-            stored = await self._read()
-            # In this order: were we fenced before we looked, it may be a successor's checkpoint that we saw.
-            await self._tenure.confirm()
-            start = self._start(stored)
-            if start is None:
-                return None
-            with suppress(Conflict):  # or after: then somebody else has written it, and we find out
-                await self._write(start)
-                return start
+        start, self._version = await rewrite(self._tenure, self._store, self._start)
+        if start is not None:
+            self._stands(start)
+        return start
 
     async def move(self, watermark: Watermark) -> None:
         """Writes it. Where it is further on already, because somebody moved it by hand, it stays there.
@@ -94,8 +112,11 @@ class Checkpoint:
         self._version = await self._store.write_checkpoint(
             partition, offset=offset, sequence_number=number, expected=self._version
         )
+        self._stands(watermark)
+
+    def _stands(self, watermark: Watermark) -> None:
         self.at = watermark
-        self._metrics.checkpoint_sequence.labels(partition).set(number)
+        self._metrics.checkpoint_sequence.labels(self._tenure.partition).set(watermark.sequence_number)
 
     def _start(self, stored: StoredCheckpoint | None) -> Watermark | None:
         watermark = self._tenure.state.watermark

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import structlog
 
 from worker.checkpoint import Checkpoint
-from worker.errors import HubUnavailable, StoreUnavailable
+from worker.errors import StoreUnavailable
 from worker.events import PartitionId
 from worker.feed import Feed
 from worker.keep import Keeper
@@ -23,13 +23,13 @@ from worker.pipeline import Pipeline
 from worker.recall import Recall
 from worker.replay import Replays
 from worker.reset import other_life, stopped
+from worker.retry import patiently
 from worker.stores import StateVersion
 
 _log = structlog.get_logger()
 
 _T = TypeVar("_T")
 
-_STORE_RETRY_SECONDS = 1.0
 _LAST_SAVE_SECONDS = 2.0
 """What a stop may take beyond the drain; without it, the next owner waits for our silence and repeats a little."""
 
@@ -152,12 +152,7 @@ class Claim:
         )
 
     async def _patiently(self, action: Callable[[], Awaitable[_T]]) -> _T:
-        while True:
-            try:
-                return await action()
-            except (StoreUnavailable, HubUnavailable) as error:
-                _log.warning("partition not taken yet", partition=self.partition, error=str(error))
-                await asyncio.sleep(_STORE_RETRY_SECONDS)
+        return await patiently(action, partial(_log.warning, "partition not taken yet", partition=self.partition))
 
     async def _work(self, tenure: Tenure) -> None:
         pipeline, parts = self._pipeline, self._parts
@@ -198,7 +193,10 @@ class Claim:
                 self.replays.stop_starting()
                 keeper.changed()  # so that whoever asked sees the answer
                 seconds = 0 if tenure.lost else parts.limits.drain_seconds
-                await asyncio.gather(pipeline.drain(seconds), self.replays.drain(seconds))
+                drained, _ = await asyncio.gather(pipeline.drain(seconds), self.replays.drain(seconds))
+                if not drained:
+                    left = len(pipeline.attempts)
+                    _log.warning("drain ended with deliveries under way", partition=self.partition, attempts=left)
                 keeping.cancel()
                 renewing.cancel()
                 replaying.cancel()
@@ -233,19 +231,16 @@ class Claim:
 
     async def _save(self, keeper: Keeper, *, patient: bool = True, **changes: Any) -> bool:
         """Writes the state for the pipeline, which cannot go on before; False: it must not."""
-        while True:
-            try:
-                await keeper.save(**changes)
-            except StoreUnavailable as error:
-                if not patient:
-                    return False
-                _log.warning("waiting for the store", partition=self.partition, error=str(error))
-                await asyncio.sleep(_STORE_RETRY_SECONDS)
-            except Fenced as fence:
-                self._fenced(fence)
-                return False
-            else:
-                return True
+        save = partial(keeper.save, **changes)
+        say = partial(_log.warning, "waiting for the store", partition=self.partition)
+        try:
+            await (patiently(save, say) if patient else save())
+        except StoreUnavailable:
+            return False
+        except Fenced as fence:
+            self._fenced(fence)
+            return False
+        return True
 
     async def _leave(self, *writes: Callable[[], Awaitable[None]]) -> None:
         try:

@@ -9,6 +9,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 
 import orjson
 import structlog
@@ -16,6 +17,7 @@ import structlog
 from worker.errors import StoreUnavailable
 from worker.events import BadEvent, Message, Position, UnixSeconds
 from worker.metrics import Metrics
+from worker.retry import patiently
 from worker.sinks import Delivery
 from worker.stores import DeadLetter, Store
 
@@ -121,17 +123,12 @@ class DeadLetterWriter:
                 settled()
 
     async def _write(self, letters: list[DeadLetter]) -> None:
-        delay = _FIRST_RETRY_SECONDS
-        while True:
-            try:
-                await self._store.put_dead_letters(letters)
-            except StoreUnavailable as error:
-                if delay == _FIRST_RETRY_SECONDS:
-                    _log.error("dead letters wait for the store", count=len(letters), error=str(error))
-                await asyncio.sleep(delay)
-                delay = min(_LONGEST_RETRY_SECONDS, delay * 2)
-            else:
-                return
+        await patiently(
+            lambda: self._store.put_dead_letters(letters),
+            partial(_log.error, "dead letters wait for the store", count=len(letters)),
+            first_seconds=_FIRST_RETRY_SECONDS,
+            longest_seconds=_LONGEST_RETRY_SECONDS,
+        )
 
 
 class Expiry:

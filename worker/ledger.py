@@ -31,6 +31,7 @@ from worker.errors import (
     WorkerError,
 )
 from worker.metrics import Metrics
+from worker.retry import patiently
 from worker.settings import OnUnknown, SinkSettings
 from worker.sinks import Delivery, Sink, VerifyingSink
 from worker.stores import StateVersion, Store, StoredEntry
@@ -269,15 +270,12 @@ class Ledger:
         raise self._skipped() from error
 
     async def _patiently(self, action: Callable[[], Awaitable[_T]]) -> _T:
-        delay = _FIRST_RETRY_SECONDS
-        while True:
-            try:
-                return await action()
-            except StoreUnavailable as error:
-                if delay == _FIRST_RETRY_SECONDS:
-                    _log.warning("an outcome waits for the store", sink=self._sink, error=str(error))
-            await asyncio.sleep(delay)
-            delay = min(_LONGEST_RETRY_SECONDS, delay * 2)
+        return await patiently(
+            action,
+            partial(_log.warning, "an outcome waits for the store", sink=self._sink),
+            first_seconds=_FIRST_RETRY_SECONDS,
+            longest_seconds=_LONGEST_RETRY_SECONDS,
+        )
 
     async def _write(self, delivery: Delivery, entry: Entry, *, expected: StateVersion | None) -> StateVersion:
         return await self._store.write_entry(delivery.idempotency_key, encode(entry), expected=expected)

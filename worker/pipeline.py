@@ -6,12 +6,13 @@ partition is (the claim does).
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import structlog
 
 from worker import deadletters
-from worker.caution import Caution
+from worker.caution import KILLS_THE_WORKER, Caution
 from worker.chains import Job
 from worker.clock import STALL_SECONDS, PartitionClock
 from worker.decode import decode
@@ -23,6 +24,7 @@ from worker.givenup import GivenUp, Place
 from worker.judge import Judge
 from worker.keys import data_digest, duplicate_key, idempotency_key
 from worker.lag import Lag
+from worker.owner import PartitionOwner
 from worker.parts import Parts
 from worker.progress import Progress, Watermark
 from worker.room import Room
@@ -34,29 +36,23 @@ from worker.unsettled import Open, Unsettled
 
 _log = structlog.get_logger()
 
-KILLS_THE_WORKER = "kills_the_worker"
-"""The reason of a message that was being worked on when one process after the other died."""
-_LATE = "late"
 _NONE = -1
 """Below every sequence number."""
 _BEAT_SECONDS = 5.0
 
 
-class Pipeline:
+class Pipeline(PartitionOwner):
     """The way of a partition's events. Also the owner of their deliveries, as the lanes see it."""
 
     def __init__(self, partition: PartitionId, parts: Parts) -> None:
-        self.partition = partition
+        super().__init__(partition, parts)
         self.feed = Feed()
-        self.closed = False
-        self.attempts: set[asyncio.Timeout] = set()
         self.changed: Callable[[], None] = lambda: None
         """Called when there is something new to write into the state."""
         self.save: Callable[..., Awaitable[bool]] = _saved
         """Writes the state now, with these fields changed; False: the partition is another owner's."""
         self.stopped: str | None = None
         """Why nothing is read until an operator or a new configuration says otherwise."""
-        self._parts = parts
         self.judge = Judge(window_seconds=parts.order.window_seconds, memory_seconds=parts.order.memory_hours * 3600)
         self._orderer = self.judge.orderer
         self._progress = Progress()
@@ -75,25 +71,6 @@ class Pipeline:
         self._taken = self._taken_before = _NONE
         """The last message taken in, and the last one an earlier life had taken in."""
         self._room = Room(parts.limits.in_flight, lambda: len(self._unsettled), self._shed)
-        self._quiet = asyncio.Event()
-
-    def stop_starting(self) -> None:
-        """From now on no delivery starts; those that have not started are left to the next owner."""
-        self.closed = True
-        for lane in self._parts.lanes.values():
-            lane.withdraw(self)
-
-    async def drain(self, seconds: float) -> None:
-        """Lets what is under way end; what has not ended by then is aborted."""
-        try:
-            async with asyncio.timeout(seconds):
-                while self.attempts or self._letters:
-                    self._quiet.clear()
-                    await self._quiet.wait()
-        except TimeoutError:
-            _log.warning("drain ended with deliveries under way", partition=self.partition, attempts=len(self.attempts))
-            for attempt in self.attempts:
-                attempt.reschedule(asyncio.get_running_loop().time())
 
     # --- the way of an event
 
@@ -301,7 +278,7 @@ class Pipeline:
         delivery = Delivery(released, target.route, target.sink, key)
         if released.late_by_ms is not None and target.late is Late.DEAD_LETTER:
             detail = f"came {released.late_by_ms} ms after a later event of its subject was released"
-            self._give_up(delivery, _LATE, detail, attempts=0)
+            self._give_up(delivery, "late", detail, attempts=0)  # nothing waits for it: it is out of order anyway
             return
         self._parts.lanes[target.sink].submit(self._unsettled.job(delivery, self))
 
@@ -309,28 +286,34 @@ class Pipeline:
 
     async def may_start(self, job: Job) -> bool:
         """Whether the partition is surely still ours; while the worker is careful, one attempt at a time."""
-        if not await self._follows_nothing_unfinished((job.subject, job.delivery.sink)):
+        if not self.is_ours() or not await self._follows_nothing_unfinished((job.subject, job.delivery.sink)):
             return False
         number = job.delivery.released.placed.position.sequence_number
-        if self.is_ours() and self._caution.marks(number, now=asyncio.get_running_loop().time()):
-            if self._caution.busy:
-                return False
-            self._caution.attempted = number
-            if not await self.save(patient=False) or not self.is_ours():
-                self._caution.ended(number)
-                return False
-        if self.is_ours():
-            self._unsettled.tried(job)
-        return self.is_ours()
+        if self._caution.marks(number, now=asyncio.get_running_loop().time()) and not await self._mark_attempt(number):
+            return False
+        if not self.is_ours():  # no more: the store took its time
+            self._caution.ended(number)
+            return False
+        self._unsettled.tried(job)
+        return True
+
+    async def _mark_attempt(self, number: int) -> bool:
+        if self._caution.busy:
+            return False
+        self._caution.attempted = number
+        if not await self.save(patient=False):
+            self._caution.ended(number)
+            return False
+        return True
 
     async def _follows_nothing_unfinished(self, place: Place) -> bool:
         if self._given_up.has_no_letter(place):
             return False
         return not self._given_up.is_unsaved(place) or await self.save(patient=False)
 
-    def is_ours(self) -> bool:
-        """Not closed, not fenced, and its ownership renewed in time."""
-        return not self.closed and self._parts.lease_valid(self.partition)
+    @property
+    def _busy(self) -> bool:
+        return bool(self.attempts or self._letters)
 
     def accepted(self, job: Job) -> None:
         """The destination took it."""
@@ -338,8 +321,10 @@ class Pipeline:
 
     def gave_up(self, job: Job, reason: str, detail: str) -> None:
         """It becomes a dead letter."""
-        self._given_up.begin((job.subject, job.delivery.sink))
-        self._give_up(job.delivery, reason, detail, attempts=job.attempts)
+        place = job.subject, job.delivery.sink
+        self._given_up.begin(place)
+        kept = partial(self._given_up.kept, place)
+        self._give_up(job.delivery, reason, detail, attempts=job.attempts, kept=kept)
 
     def attempt_ended(self, job: Job) -> None:
         """One attempt less under way."""
@@ -349,16 +334,15 @@ class Pipeline:
 
     # --- settling
 
-    def _give_up(self, delivery: Delivery, reason: str, detail: str, *, attempts: int) -> None:
+    def _give_up(
+        self, delivery: Delivery, reason: str, detail: str, *, attempts: int, kept: Callable[[], None] = lambda: None
+    ) -> None:
+        def done() -> None:
+            kept()
+            self._part_done(delivery.released.placed.position, delivery.sink)
+
         letter = deadletters.from_delivery(delivery, reason=reason, detail=detail, attempts=attempts)
-        placed = delivery.released.placed
-
-        def kept() -> None:
-            if reason != _LATE:  # late ones are out of order anyway
-                self._given_up.kept((placed.event.key, delivery.sink))
-            self._part_done(placed.position, delivery.sink)
-
-        self._write_letter(letter, kept)
+        self._write_letter(letter, done)
 
     def _write_letter(self, letter: DeadLetter, done: Callable[[], None]) -> None:
         def written() -> None:

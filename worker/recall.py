@@ -14,6 +14,7 @@ older than anything that counts. What is remembered is decided elsewhere (`judge
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import orjson
@@ -25,6 +26,7 @@ from worker.events import PartitionId
 from worker.judge import Judge, Mark
 from worker.memory import PartDamaged, Rows
 from worker.metrics import Metrics
+from worker.retry import patiently
 from worker.state import PartitionState
 from worker.stores import Store
 
@@ -37,7 +39,6 @@ _INLINE_ROWS = 600
 _MANY_PARTS = 64
 """A new owner reads them all before it begins."""
 _WHOLE_EVERY_SECONDS = 60.0
-_READ_AGAIN_SECONDS = 1.0
 
 
 class MemorySnapshot(NamedTuple):
@@ -105,12 +106,8 @@ class Recall:
         self._count_parts()
 
     async def _read(self, name: str) -> bytes | None:
-        while True:
-            try:
-                return await self._store.read_memory(self._partition, name)
-            except StoreUnavailable as error:
-                _log.warning("memory not read yet", partition=self._partition, part=name, error=str(error))
-                await asyncio.sleep(_READ_AGAIN_SECONDS)
+        say = partial(_log.warning, "memory not read yet", partition=self._partition, part=name)
+        return await patiently(lambda: self._store.read_memory(self._partition, name), say)
 
     async def _remember(self, slices: list[Rows]) -> None:
         for rows in slices:

@@ -13,13 +13,14 @@ from enum import StrEnum
 
 import structlog
 
+from worker.caution import KILLS_THE_WORKER
 from worker.chains import Job
 from worker.decode import BadReason, decode
 from worker.errors import StoreUnavailable
 from worker.events import BadEvent, Event, Message, PartitionId, Placed, Position, Released
 from worker.keys import idempotency_key
+from worker.owner import PartitionOwner
 from worker.parts import Parts
-from worker.pipeline import KILLS_THE_WORKER
 from worker.sinks import Delivery
 from worker.stores import DeadLetter, ReplayRequest, Store
 
@@ -68,14 +69,11 @@ class _Impossible(Exception):
         super().__init__(detail)
 
 
-class Replays:
+class Replays(PartitionOwner):
     """The replays of one claim. Also the owner of their deliveries, as the lanes see it."""
 
     def __init__(self, partition: PartitionId, parts: Parts) -> None:
-        self.partition = partition
-        self.closed = False
-        self.attempts: set[asyncio.Timeout] = set()
-        self._parts = parts
+        super().__init__(partition, parts)
         self._requested: deque[ReplayRequest] = deque()
         self._under_way: dict[ReplayRequest, _Replay] = {}
         self._jobs: dict[Job, _Replay] = {}
@@ -85,7 +83,6 @@ class Replays:
         """Written down since the last look, which may have listed them before that."""
         self._more_to_begin = asyncio.Event()
         self._more_to_write = asyncio.Event()
-        self._quiet = asyncio.Event()
         self._said = ""
 
     def look(self, requests: Iterable[ReplayRequest]) -> None:
@@ -119,21 +116,12 @@ class Replays:
 
     def stop_starting(self) -> None:
         """From now on no replay starts; those that have not started are left to the next owner."""
-        self.closed = True
         self._requested.clear()
-        for lane in self._parts.lanes.values():
-            lane.withdraw(self)
+        super().stop_starting()
 
-    async def drain(self, seconds: float) -> None:
-        """Lets the attempts under way end and be written down; what has not ended by then is aborted."""
-        try:
-            async with asyncio.timeout(seconds):
-                while self.attempts or self._ended:
-                    self._quiet.clear()
-                    await self._quiet.wait()
-        except TimeoutError:
-            for attempt in self.attempts:
-                attempt.reschedule(asyncio.get_running_loop().time())
+    @property
+    def _busy(self) -> bool:
+        return bool(self.attempts or self._ended)
 
     # --- beginning
 
@@ -198,10 +186,6 @@ class Replays:
     async def may_start(self, _job: Job) -> bool:
         """Whether the partition is surely still ours."""
         return self.is_ours()
-
-    def is_ours(self) -> bool:
-        """Not closed, not fenced, and its ownership renewed in time."""
-        return not self.closed and self._parts.lease_valid(self.partition)
 
     def accepted(self, job: Job) -> None:
         """The destination took it."""

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 import structlog
 
 from worker import state as codec
+from worker.checkpoint import rewrite
 from worker.config import OnInvalidOffset
-from worker.errors import Conflict
 from worker.events import PartitionId
 from worker.ownership import Tenure
 from worker.progress import Watermark
@@ -112,20 +112,7 @@ class Positions:
         """The checkpoint first: whoever dies in between leaves a state that is doubtful still, and it happens again."""
         identity = await self._hub.identify()  # what is known may be older than the doubt
         start = await self._hub.edge(tenure.partition, self._policy)
-        while True:
-            # In this order: whoever takes over after we have looked rewrites the checkpoint, and our write fails.
-            stored = await self._store.read_checkpoint(tenure.partition)
-            await tenure.confirm()
-            try:
-                await self._store.write_checkpoint(
-                    tenure.partition,
-                    offset=start.offset,
-                    sequence_number=start.sequence_number,
-                    expected=stored.version if stored else None,
-                )
-            except Conflict:
-                continue
-            break
+        await rewrite(tenure, self._store, lambda _: start)
         _log.warning(
             "partition begins anew: the hub does not know its position",
             partition=tenure.partition,
