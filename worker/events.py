@@ -4,7 +4,7 @@ No I/O, no clock, no decisions: who decides is in the module named after the ver
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple, NewType
 
@@ -37,6 +37,10 @@ class Message:
     """AMQP application properties; None where there are none."""
     defect: str | None = None
     """Why the body cannot be an event whatever its bytes say, for instance an AMQP map; it is then kept as JSON."""
+
+
+DIGEST_TYPE = "Worker.Digest"
+"""The type of an event that the worker makes itself and that stands for several."""
 
 
 class Schema(StrEnum):
@@ -132,3 +136,6 @@ class Released:
     """None: in order. Else milliseconds from the release of its subject's newest event to this one's arrival."""
     data_digest: str = ""
     """Set on an event that equals an earlier one in everything but `data`: it is delivered under a key of its own."""
+    superseded: bool = field(default=False, compare=False)
+    """When its turn came, a later event of its subject was here already. To be told, not to be decided by: after a
+    restart it may be otherwise."""

@@ -190,7 +190,7 @@ class Orderer:
             queue, last, served = subject.queues[kind], text, False
             while room and not served:
                 last, other, placed, data_digest = heappop(queue)
-                released.append(Released(placed, self.late.get(placed.position), data_digest))
+                released.append(Released(placed, self.late.get(placed.position), data_digest, bool(queue)))
                 room -= 1
                 subject.again -= other in self._again
                 self._again.discard(other)
