@@ -5,7 +5,6 @@ simply tried again. It follows no redirect, uses no proxy, keeps no cookie, and 
 is told to. The URL may itself be the secret: errors name the sink and the host, never path or query.
 """
 
-import asyncio
 import base64
 import binascii
 import hmac
@@ -13,10 +12,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from typing import Literal, Self
 
 import aiohttp
@@ -24,18 +20,12 @@ from aiohttp.abc import AbstractResolver
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from yarl import URL
 
-from worker.errors import ConfigError, Misconfigured, OutcomeUnknown, Rejected, SinkUnavailable, WorkerError
-from worker.logs import redact
+from worker.errors import ConfigError, Misconfigured, OutcomeUnknown, SinkUnavailable
 from worker.settings import FilePath, Secret, SinkSettings, one_of
 from worker.sinks import Delivery
-from worker.sinks.addresses import PublicResolver, checked_url
+from worker.sinks.addresses import checked_url
 from worker.sinks.cloudevents import CONTENT_TYPE, structured_json
-
-_CONNECT_SECONDS = 10.0
-_ANSWER_SECONDS = 2.0  # for the body of an answer, which only decorates an error
-_ANSWER_BYTES = 4096
-_EXCERPT_CHARACTERS = 200
-_RETRY_AFTER_MAX_SECONDS = 3600.0
+from worker.sinks.posting import Poster, refusal, url_secrets
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*")
@@ -151,9 +141,7 @@ class _Target:
         whole = set(self.secret_headers.values())
         pieces = [word for value in self.secret_headers.values() for word in value.split()]
         if self.url_is_secret:
-            url = self.url
-            pieces += [str(url), url.raw_path_qs, *url.raw_parts, *url.parts, *url.query.values()]
-            pieces += re.split("[&=]", url.raw_query_string)
+            pieces += url_secrets(self.url)
         return tuple(sorted(whole | {piece for piece in pieces if len(piece) >= 8}, key=len, reverse=True))
 
 
@@ -169,61 +157,40 @@ class WebhookSink:
     ) -> None:
         self._settings = settings
         self._clock = clock
-        self._resolver = resolver
         # The receiver is taken to know `webhook-id`, so an unclear end is simply tried again, unless the sink says
         # that it matters.
-        self._unclear = OutcomeUnknown if settings.on_unknown else SinkUnavailable
-        self._connect_seconds = min(_CONNECT_SECONDS, settings.timeout_seconds)
+        self._unclear: type[OutcomeUnknown | SinkUnavailable] = (
+            OutcomeUnknown if settings.on_unknown else SinkUnavailable
+        )
+        self._poster = Poster(
+            settings.name,
+            concurrency=settings.concurrency,
+            timeout_seconds=settings.timeout_seconds,
+            allow_private=settings.allow_private,
+            unclear=self._unclear,
+            resolver=resolver,
+            clock=clock,
+        )
         self._url = Secret.of(settings, "url")
         self._secret = Secret.of(settings, "secret")
         self._headers = {name: Secret("headers", env=env) for name, env in settings.headers_env.items()}
         self._headers |= {name: Secret("headers", file=file) for name, file in settings.headers_file.items()}
-        self._session: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
         """Makes the session; connections come with the first deliveries."""
-        settings = self._settings
-        resolver = self._resolver()
-        if not settings.allow_private:
-            resolver = PublicResolver(resolver, sink=settings.name)
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=settings.concurrency, resolver=resolver),
-            timeout=aiohttp.ClientTimeout(total=settings.timeout_seconds, connect=self._connect_seconds),
-            headers={"User-Agent": "event-grid-worker", "Accept-Encoding": "identity"},
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,  # a few bytes on the wire must not become many in memory
-            trust_env=False,
-        )
+        await self._poster.open()
 
     async def deliver(self, delivery: Delivery) -> None:
         """POSTs once. Returns on any 2xx."""
-        assert self._session is not None, "open() comes first"
         target = self._target()
         body = structured_json(delivery)
-        headers = self._headers_for(delivery, body, target)
-        where = f"sink {delivery.sink}: {target.url.host}"
-        try:
-            async with self._session.post(target.url, data=body, headers=headers, allow_redirects=False) as response:
-                # Read also when all is well: only an answer read to its end leaves the connection for the next.
-                answer = await _beginning(response.content)
-        except aiohttp.ConnectionTimeoutError:
-            raise SinkUnavailable(f"{where} could not be connected to within {self._connect_seconds:g} s") from None
-        except TimeoutError:
-            raise self._unclear(f"{where} did not answer within {self._settings.timeout_seconds:g} s") from None
-        except aiohttp.ClientConnectorError as error:
-            # Without its cause: the client's own texts may quote the URL.
-            raise SinkUnavailable(f"{where} {_what_happened(error)}") from None
-        except aiohttp.ClientError as error:
-            raise self._unclear(f"{where} {_what_happened(error)}") from None
-        if not 200 <= response.status < 300:
-            said = f"{where} answered {response.status}{_excerpt(answer, target.secrets())}"
-            raise self._refusal(response.status, response.headers.get("Retry-After"), said)
+        answer = await self._poster.post(target.url, body, self._headers_for(delivery, body, target))
+        if not answer.accepted:
+            raise refusal(answer, target.secrets(), unclear=self._unclear)
 
     async def aclose(self) -> None:
         """Closes the connections."""
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+        await self._poster.aclose()
 
     def _target(self) -> _Target:
         """Reads the secrets. Misconfigured, not ConfigError: by now the lane can wait until it is repaired."""
@@ -260,16 +227,6 @@ class WebhookSink:
             headers["webhook-signature"] = "v1," + base64.b64encode(digest).decode()
         return headers
 
-    def _refusal(self, status: int, retry_after: str | None, said: str) -> WorkerError:
-        """What is to be done about an answer that is no 2xx."""
-        if status >= 500 and status != 503 and self._unclear is OutcomeUnknown:
-            return OutcomeUnknown(said)
-        if status in {408, 425, 429} or status >= 500:
-            return SinkUnavailable(said, retry_after_seconds=_seconds(retry_after, now=self._clock()))
-        if status in {401, 403, 404}:
-            return Misconfigured(said)
-        return Rejected(said)
-
 
 def _signing_key(secret: str) -> bytes:
     if not secret.startswith("whsec_"):
@@ -281,55 +238,3 @@ def _signing_key(secret: str) -> bytes:
     if not key:
         raise ValueError("the signing secret begins with whsec_ but goes on with something that is not base64")
     return key
-
-
-async def _beginning(content: aiohttp.StreamReader) -> bytes:
-    """The first bytes of an answer's body, as far as they come soon."""
-    answer = bytearray()
-    with suppress(TimeoutError, aiohttp.ClientError):  # the status was the answer; the rest would only explain it
-        async with asyncio.timeout(_ANSWER_SECONDS):
-            while len(answer) < _ANSWER_BYTES and (chunk := await content.read(_ANSWER_BYTES - len(answer))):
-                answer += chunk
-    return bytes(answer)
-
-
-def _excerpt(answer: bytes, secrets: tuple[str, ...]) -> str:
-    """An answer as one short line that is safe to show, with a colon before it; or nothing."""
-    text = answer.decode(errors="replace")
-    for secret in secrets:
-        text = text.replace(secret, "***")
-    # The first cut comes before white space is folded: the end of the text may be half a secret.
-    visible = "".join(c if c.isprintable() else " " for c in redact(text)[: _ANSWER_BYTES // 4])
-    line = " ".join(visible.split())
-    return f": {line[:_EXCERPT_CHARACTERS]}" if line else ""
-
-
-def _what_happened(error: aiohttp.ClientError) -> str:
-    match error:
-        case aiohttp.ClientConnectorCertificateError():
-            return "shows a TLS certificate that is not trusted"
-        case aiohttp.ClientConnectorDNSError():
-            return f"cannot be resolved: {error.os_error.strerror or 'no address found'}"
-        case aiohttp.ClientConnectorError():
-            return f"cannot be connected to: {error.os_error.strerror or type(error.os_error).__name__}"
-        case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError():
-            return "closed the connection before it answered"
-        case _:
-            return f"did not answer in proper HTTP ({type(error).__name__})"
-
-
-def _seconds(retry_after: str | None, *, now: float) -> float | None:
-    """Retry-After as seconds from now, at most an hour; None where there is none or it makes no sense."""
-    if retry_after is None:
-        return None
-    text = retry_after.strip()
-    if text.isascii() and text.isdigit():
-        seconds = float(text)
-    else:
-        try:
-            date = parsedate_to_datetime(text)
-        except ValueError:
-            return None
-        # A date without a zone ("-0000") is UTC too.
-        seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now
-    return min(max(seconds, 0.0), _RETRY_AFTER_MAX_SECONDS)

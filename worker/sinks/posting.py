@@ -1,0 +1,194 @@
+"""One POST over HTTP, for the sinks that make some: bounded in time, no redirect, no proxy, errors in words.
+
+It connects to no private address unless it is told to. What an answer means is the sink's decision; `refusal` is what
+most of them decide. Errors name the sink and the host, never path or query, and repeat no secret that they are told.
+"""
+
+import asyncio
+import re
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+
+import aiohttp
+from aiohttp.abc import AbstractResolver
+from yarl import URL
+
+from worker.errors import Misconfigured, OutcomeUnknown, Rejected, SinkUnavailable, WorkerError
+from worker.logs import redact
+from worker.sinks.addresses import PublicResolver
+
+_CONNECT_SECONDS = 10.0
+_ANSWER_SECONDS = 2.0  # for the body of an answer, which only decorates an error
+_ANSWER_BYTES = 4096
+_EXCERPT_CHARACTERS = 200
+_RETRY_AFTER_MAX_SECONDS = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the destination answered."""
+
+    where: str
+    """The sink and the host."""
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    """Its first bytes, as far as they came soon."""
+    retry_after_seconds: float | None
+
+    @property
+    def accepted(self) -> bool:
+        """Any 2xx."""
+        return 200 <= self.status < 300
+
+    def said(self, secrets: tuple[str, ...]) -> str:
+        """The answer as one short line that is safe to show."""
+        return f"{self.where} answered {self.status}{excerpt(self.body, secrets)}"
+
+
+class Poster:
+    """One session with one pool of connections, for one sink."""
+
+    def __init__(
+        self,
+        sink: str,
+        *,
+        concurrency: int,
+        timeout_seconds: float,
+        allow_private: bool,
+        unclear: type[OutcomeUnknown] | type[SinkUnavailable],
+        resolver: Callable[[], AbstractResolver] = aiohttp.ThreadedResolver,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`unclear` is raised when the request was sent and no answer came: it may have taken effect."""
+        self._sink = sink
+        self._concurrency = concurrency
+        self._timeout_seconds = timeout_seconds
+        self._connect_seconds = min(_CONNECT_SECONDS, timeout_seconds)
+        self._allow_private = allow_private
+        self._unclear = unclear
+        self._resolver = resolver
+        self._clock = clock
+        self._session: aiohttp.ClientSession | None = None
+
+    async def open(self) -> None:
+        """Makes the session; connections come with the first requests."""
+        resolver = self._resolver()
+        if not self._allow_private:
+            resolver = PublicResolver(resolver, sink=self._sink)
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=self._concurrency, resolver=resolver),
+            timeout=aiohttp.ClientTimeout(total=self._timeout_seconds, connect=self._connect_seconds),
+            headers={"User-Agent": "event-grid-worker", "Accept-Encoding": "identity"},
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,  # a few bytes on the wire must not become many in memory
+            trust_env=False,
+        )
+
+    async def aclose(self) -> None:
+        """Closes the connections."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    async def post(self, url: URL, body: bytes, headers: Mapping[str, str]) -> Answer:
+        """POSTs once and returns the answer, whatever its status."""
+        return await self.request("POST", url, body, headers)
+
+    async def request(self, method: str, url: URL, body: bytes | None, headers: Mapping[str, str]) -> Answer:
+        """Asks once and returns the answer, whatever its status. Raises SinkUnavailable, Misconfigured or `unclear`."""
+        assert self._session is not None, "open() comes first"
+        where = f"sink {self._sink}: {url.host}"
+        try:
+            async with self._session.request(
+                method, url, data=body, headers=headers, allow_redirects=False
+            ) as response:
+                # Read also when all is well: only an answer read to its end leaves the connection for the next.
+                beginning = await _beginning(response.content)
+        except aiohttp.ConnectionTimeoutError:
+            raise SinkUnavailable(f"{where} could not be connected to within {self._connect_seconds:g} s") from None
+        except TimeoutError:
+            raise self._unclear(f"{where} did not answer within {self._timeout_seconds:g} s") from None
+        except aiohttp.ClientConnectorError as error:
+            # Without its cause: the client's own texts may quote the URL.
+            raise SinkUnavailable(f"{where} {_what_happened(error)}") from None
+        except aiohttp.ClientError as error:
+            raise self._unclear(f"{where} {_what_happened(error)}") from None
+        retry_after = _seconds(response.headers.get("Retry-After"), now=self._clock())
+        return Answer(where, response.status, response.headers, beginning, retry_after)
+
+
+def refusal(
+    answer: Answer, secrets: tuple[str, ...], *, unclear: type[OutcomeUnknown] | type[SinkUnavailable]
+) -> WorkerError:
+    """What is to be done about an answer that is no 2xx; `unclear`: about one that leaves open what happened."""
+    said = answer.said(secrets)
+    if answer.status >= 500 and answer.status != 503 and unclear is OutcomeUnknown:
+        return OutcomeUnknown(said)
+    if answer.status in {408, 425, 429} or answer.status >= 500:
+        return SinkUnavailable(said, retry_after_seconds=answer.retry_after_seconds)
+    if answer.status in {401, 403, 404}:
+        return Misconfigured(said)
+    return Rejected(said)
+
+
+def url_secrets(url: URL) -> list[str]:
+    """What no error may repeat of a URL that is itself a secret: the whole, and its pieces, percent-encoded or not."""
+    pieces = [str(url), url.raw_path_qs, *url.raw_parts, *url.parts, *url.query.values()]
+    return pieces + re.split("[&=]", url.raw_query_string)
+
+
+def excerpt(answer: bytes, secrets: tuple[str, ...]) -> str:
+    """An answer as one short line that is safe to show, with a colon before it; or nothing."""
+    text = answer.decode(errors="replace")
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    # The first cut comes before white space is folded: the end of the text may be half a secret.
+    visible = "".join(c if c.isprintable() else " " for c in redact(text)[: _ANSWER_BYTES // 4])
+    line = " ".join(visible.split())
+    return f": {line[:_EXCERPT_CHARACTERS]}" if line else ""
+
+
+async def _beginning(content: aiohttp.StreamReader) -> bytes:
+    """The first bytes of an answer's body, as far as they come soon."""
+    answer = bytearray()
+    with suppress(TimeoutError, aiohttp.ClientError):  # the status was the answer; the rest would only explain it
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            while len(answer) < _ANSWER_BYTES and (chunk := await content.read(_ANSWER_BYTES - len(answer))):
+                answer += chunk
+    return bytes(answer)
+
+
+def _what_happened(error: aiohttp.ClientError) -> str:
+    match error:
+        case aiohttp.ClientConnectorCertificateError():
+            return "shows a TLS certificate that is not trusted"
+        case aiohttp.ClientConnectorDNSError():
+            return f"cannot be resolved: {error.os_error.strerror or 'no address found'}"
+        case aiohttp.ClientConnectorError():
+            return f"cannot be connected to: {error.os_error.strerror or type(error.os_error).__name__}"
+        case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError():
+            return "closed the connection before it answered"
+        case _:
+            return f"did not answer in proper HTTP ({type(error).__name__})"
+
+
+def _seconds(retry_after: str | None, *, now: float) -> float | None:
+    """Retry-After as seconds from now, at most an hour; None where there is none or it makes no sense."""
+    if retry_after is None:
+        return None
+    text = retry_after.strip()
+    if text.isascii() and text.isdigit():
+        seconds = float(text)
+    else:
+        try:
+            date = parsedate_to_datetime(text)
+        except ValueError:
+            return None
+        # A date without a zone ("-0000") is UTC too.
+        seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now
+    return min(max(seconds, 0.0), _RETRY_AFTER_MAX_SECONDS)
