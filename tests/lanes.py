@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from tests.deliveries import ELEMENT, delivery_of
-from worker.chains import Job
+from worker.chains import Job, Turn
 from worker.deliver import Lane
 from worker.ledger import Ledger
 from worker.metrics import Metrics
@@ -40,6 +40,9 @@ class FakeOwner:
 
     def is_ours(self) -> bool:
         return self.lease
+
+    def turn(self, job: Job) -> Turn:
+        return Turn.ALONE
 
     def accepted(self, job: Job) -> None:
         self._end(job)

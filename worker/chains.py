@@ -8,6 +8,7 @@ import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Protocol
 
 from prometheus_client import Gauge
@@ -15,6 +16,17 @@ from prometheus_client import Gauge
 from worker.events import Subject
 from worker.ledger import Memo
 from worker.sinks import Delivery
+
+
+class Turn(StrEnum):
+    """What is to become of a delivery that is the first of its subject now."""
+
+    ALONE = "alone"
+    """It is to be tried."""
+    ASIDE = "aside"
+    """Its owner has taken it: it is told together with others, or not at all."""
+    WAIT = "wait"
+    """Neither yet."""
 
 
 class Owner(Protocol):
@@ -31,6 +43,10 @@ class Owner(Protocol):
 
     async def may_start(self, job: "Job", /) -> bool:
         """Whether this may be tried now: the partition is surely still ours. True is followed by an attempt."""
+        ...
+
+    def turn(self, job: "Job", /) -> Turn:
+        """The delivery is the first of its subject: is it tried, or taken aside? Asked until it is not WAIT."""
         ...
 
     def accepted(self, job: "Job", /) -> None:
@@ -61,6 +77,8 @@ class Job:
     failures: int = 0
     """How often in this lane it ended without a result: what the back-off grows with."""
     memo: Memo = field(default_factory=Memo)
+    alone: bool = False
+    """Its owner has said that it is to be tried."""
 
     @property
     def subject(self) -> Subject:
@@ -128,6 +146,10 @@ class Chains:
         for chains in self._of.values():
             yield from chains.values()
 
+    def is_first(self, job: Job) -> bool:
+        """Whether nothing of its subject is in here."""
+        return job.subject not in self._of.get(id(job.owner), {})
+
     def add(self, job: Job) -> None:
         """Takes a delivery in, after the earlier ones of its subject."""
         chains = self._of.setdefault(id(job.owner), {})
@@ -151,10 +173,13 @@ class Chains:
         chain.timer = None
         self._ready.put_nowait(chain)
 
-    def advance(self, chain: Chain) -> None:
-        """The first one is done with: the next one's turn comes."""
+    def advance(self, chain: Chain, goes_aside: Callable[[Job], bool]) -> None:
+        """The first one is done with, and those after it that go aside: the next one's turn comes."""
         chain.jobs.popleft()
         self._queued.dec()
+        while chain.jobs and goes_aside(chain.jobs[0]):
+            chain.jobs.popleft()
+            self._queued.dec()
         if chain.jobs:
             self._ready.put_nowait(chain)
         else:

@@ -17,6 +17,8 @@ from worker.errors import StoreUnavailable
 from worker.events import PartitionId
 from worker.feed import Feed
 from worker.keep import Keeper
+from worker.outbox import Outbox
+from worker.owner import PartitionOwner
 from worker.ownership import Fenced, Tenure, take
 from worker.parts import Parts
 from worker.pipeline import Pipeline
@@ -24,6 +26,7 @@ from worker.recall import Recall
 from worker.replay import Replays
 from worker.reset import other_life, stopped
 from worker.retry import patiently
+from worker.shelf import Shelf
 from worker.stores import StateVersion
 
 _log = structlog.get_logger()
@@ -48,6 +51,7 @@ class Claim:
         self._parts = parts
         self._pipeline = Pipeline(partition, parts)
         self.replays = Replays(partition, parts)
+        self._outbox = Outbox(partition, parts, self._pipeline.groups)
         self._closing = asyncio.Event()
         self._taking: asyncio.Timeout | None = None
         self._unknown: str | None = None
@@ -109,8 +113,8 @@ class Claim:
                 await self._work(self.tenure)
         finally:
             self.close()
-            self._pipeline.stop_starting()
-            self.replays.stop_starting()
+            for owner in self._owners:
+                owner.stop_starting()
             self._parts.health.forget(f"partition {self.partition}")
             self.done.set()
 
@@ -164,18 +168,32 @@ class Claim:
             offload=parts.offload,
             metrics=parts.metrics,
         )
+        shelf = Shelf(
+            self.partition,
+            tenure.state.generation,
+            pipeline.groups,
+            parts.store,
+            offload=parts.offload,
+            metrics=parts.metrics,
+        )
         checkpoint = Checkpoint(tenure, parts.store, parts.metrics)
-        if not await self._resume(tenure, checkpoint, recall):
+        if not await self._resume(tenure, checkpoint, recall, shelf):
             if not tenure.lost:
                 await self._leave(partial(tenure.save, released=True))
             return
         if not pipeline.stopped:
             self.may_read.set()
         keeper = Keeper(
-            tenure, checkpoint, recall, snapshot=self._snapshot, intervals=parts.intervals, metrics=parts.metrics
+            tenure,
+            checkpoint,
+            (recall, shelf),
+            snapshot=self._snapshot,
+            intervals=parts.intervals,
+            metrics=parts.metrics,
         )
-        pipeline.changed = recall.changed = keeper.changed
-        pipeline.save = partial(self._save, keeper)
+        pipeline.changed = recall.changed = self._outbox.changed = keeper.changed
+        pipeline.save = self._outbox.save = partial(self._save, keeper)
+        pipeline.joined = self._outbox.joined
         keeper.saved = pipeline.saved
         if tenure.state.stopped and not pipeline.stopped:
             await self._save(keeper, stopped=None, stopped_under="")  # another configuration reads on
@@ -183,30 +201,43 @@ class Claim:
         parts.metrics.generation.labels(self.partition).set(tenure.state.generation)
         try:
             async with asyncio.TaskGroup() as tasks:
-                reading = tasks.create_task(pipeline.read(), name=f"partition {self.partition}, reading")
-                keeping = tasks.create_task(self._keep(keeper), name=f"partition {self.partition}, keeping state")
-                renewing = tasks.create_task(recall.run(), name=f"partition {self.partition}, renewing memory")
-                replaying = tasks.create_task(self.replays.run(), name=f"partition {self.partition}, replays")
+                reading, telling, *others = (
+                    tasks.create_task(work, name=f"partition {self.partition}, {name}")
+                    for name, work in (
+                        ("reading", pipeline.read()),
+                        ("digests", self._outbox.run()),
+                        ("keeping state", self._keep(keeper)),
+                        ("renewing memory", recall.run()),
+                        ("replays", self.replays.run()),
+                    )
+                )
                 await self._closing.wait()
                 reading.cancel()
-                pipeline.stop_starting()
-                self.replays.stop_starting()
+                telling.cancel()
                 keeper.changed()  # so that whoever asked sees the answer
-                seconds = 0 if tenure.lost else parts.limits.drain_seconds
-                drained, _ = await asyncio.gather(pipeline.drain(seconds), self.replays.drain(seconds))
-                if not drained:
-                    left = len(pipeline.attempts)
-                    _log.warning("drain ended with deliveries under way", partition=self.partition, attempts=left)
-                keeping.cancel()
-                renewing.cancel()
-                replaying.cancel()
+                await self._drain(0 if tenure.lost else parts.limits.drain_seconds)
+                for task in others:
+                    task.cancel()
             if not tenure.lost:
                 await self._leave(partial(keeper.save, released=True), keeper.checkpoint)
         finally:
             self._count_change("lost" if tenure.lost else "given up", tenure)
             parts.metrics.forget_partition(self.partition)
 
-    async def _resume(self, tenure: Tenure, checkpoint: Checkpoint, recall: Recall) -> bool:
+    @property
+    def _owners(self) -> tuple[PartitionOwner, ...]:
+        """Whose deliveries are in the lanes."""
+        return self._pipeline, self.replays, self._outbox
+
+    async def _drain(self, seconds: float) -> None:
+        for owner in self._owners:
+            owner.stop_starting()
+        drained = await asyncio.gather(*(owner.drain(seconds) for owner in self._owners))
+        if not all(drained):
+            left = sum(len(owner.attempts) for owner in self._owners)
+            _log.warning("drain ended with deliveries under way", partition=self.partition, attempts=left)
+
+    async def _resume(self, tenure: Tenure, checkpoint: Checkpoint, recall: Recall, shelf: Shelf) -> bool:
         """Makes the checkpoint ours and brings back what is known of events; False when there is no time for it."""
         if self.closed:
             return False
@@ -215,6 +246,7 @@ class Claim:
                 start = await self._patiently(checkpoint.begin)
                 self._pipeline.restore(tenure.state, start)
                 await recall.restore(tenure.state)
+                await shelf.restore(tenure.state)
         except TimeoutError:
             _log.info("closed before it was begun", partition=self.partition)
         except Fenced as fence:

@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
 from worker.route import Late, Routes, RouteSpec
-from worker.settings import FilePath, Settings, SinkSettings, one_of
+from worker.settings import FilePath, SinkSettings, one_of
+from worker.strict import Settings
 
 SECONDS_PER_HOUR = 3600
 SECONDS_PER_DAY = 24 * SECONDS_PER_HOUR

@@ -15,7 +15,7 @@ import orjson
 import structlog
 
 from worker.errors import StoreUnavailable
-from worker.events import BadEvent, Message, Position, UnixSeconds
+from worker.events import MADE_HERE, BadEvent, Message, Position, UnixSeconds
 from worker.metrics import Metrics
 from worker.retry import patiently
 from worker.sinks import Delivery
@@ -26,6 +26,7 @@ _log = structlog.get_logger()
 _LETTERS_PER_MESSAGE = 100
 """Each holds the whole message: a megabyte of bad elements must not become a terabyte of dead letters."""
 _BATCH = 100
+_ID_DIGITS = 32
 _FIRST_RETRY_SECONDS = 0.5
 _LONGEST_RETRY_SECONDS = 15.0
 _EXPIRY_FIRST_SECONDS = 60.0
@@ -61,10 +62,12 @@ def from_bad_event(message: Message, index: int | None, bad: BadEvent) -> DeadLe
 def from_delivery(delivery: Delivery, *, reason: str, detail: str, attempts: int) -> DeadLetter:
     """The letter of an event that one sink did not get."""
     placed = delivery.released.placed
-    message, event, index = placed.message, placed.event, placed.position.element
+    message, event = placed.message, placed.event
+    made_here = placed.position.element == MADE_HERE
+    index = None if made_here else placed.position.element
     return replace(
         from_bad_event(message, index, BadEvent(reason, detail)),
-        id=_stable_id(message, index, delivery.sink),
+        id=delivery.idempotency_key[:_ID_DIGITS] if made_here else _stable_id(message, index, delivery.sink),
         route=delivery.route,
         sink=delivery.sink,
         attempts=attempts,
@@ -96,7 +99,7 @@ def _index(position: Position, bad: BadEvent) -> int | None:
 def _stable_id(message: Message, index: int | None, sink: str | None) -> str:
     # The time the hub took it in is part of the place: a hub that was recreated counts from 0 again.
     place = [message.partition, message.sequence_number, message.enqueued_at, index, sink]
-    return hashlib.sha256(orjson.dumps(place)).hexdigest()[:32]
+    return hashlib.sha256(orjson.dumps(place)).hexdigest()[:_ID_DIGITS]
 
 
 class DeadLetterWriter:

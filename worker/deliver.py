@@ -13,7 +13,7 @@ from enum import StrEnum
 import structlog
 
 from worker.breaker import Breaker, Flow
-from worker.chains import Chain, Chains, Job, Owner
+from worker.chains import Chain, Chains, Job, Owner, Turn
 from worker.errors import Misconfigured, OutcomeUnknown, Rejected, SinkUnavailable, StoreUnavailable, WorkerError
 from worker.ledger import Later, Ledger, Skipped
 from worker.metrics import Metrics
@@ -88,7 +88,9 @@ class Lane:
     def submit(self, job: Job) -> None:
         """Takes a delivery; it comes after the earlier ones of its subject."""
         job.submitted_at = asyncio.get_running_loop().time()
-        self._chains.add(job)
+        # Whoever goes aside needs no destination: it does not wait for one that is slow or down.
+        if not (self._chains.is_first(job) and _goes_aside(job)):
+            self._chains.add(job)
 
     def withdraw(self, owner: Owner) -> None:
         """Forgets an owner's deliveries, except those being tried. The owner is closed: nothing of it starts again."""
@@ -146,10 +148,15 @@ class Lane:
         if job.owner.closed:
             self._chains.drop(chain)
             return None
-        if not may_start:
-            self._again(chain, _LEASE_AGAIN_SECONDS)
-            return None
-        return await self._attempt(chain, job, probe=probe)
+        turn = job.owner.turn(job) if may_start else Turn.WAIT
+        match turn:
+            case Turn.ALONE:
+                return await self._attempt(chain, job, probe=probe)
+            case Turn.ASIDE:
+                self._chains.advance(chain, _goes_aside)
+            case Turn.WAIT:
+                self._again(chain, _LEASE_AGAIN_SECONDS)
+        return None
 
     async def _attempt(self, chain: Chain, job: Job, *, probe: bool) -> Outcome:
         loop = asyncio.get_running_loop()
@@ -230,7 +237,7 @@ class Lane:
             case _:
                 return self._retry(chain, job, error)
         chain.exhausted = False
-        self._chains.advance(chain)
+        self._chains.advance(chain, _goes_aside)
         return outcome
 
     def _postpone(self, chain: Chain, job: Job, error: Later | StoreUnavailable) -> Outcome:
@@ -249,7 +256,7 @@ class Lane:
             return _FAILURES[type(error)]
         self._give_up(job, f"{job.attempts} attempts; the last: {error}")
         chain.exhausted = overdue
-        self._chains.advance(chain)
+        self._chains.advance(chain, _goes_aside)
         return Outcome.EXPIRED
 
     def _again(self, chain: Chain, delay_seconds: float) -> None:
@@ -315,3 +322,7 @@ class Lane:
             elif self._last_error:
                 _log.info("deliveries succeed again", sink=self.name)
             self._last_error = text
+
+
+def _goes_aside(job: Job) -> bool:
+    return job.owner.turn(job) is Turn.ASIDE

@@ -15,6 +15,10 @@ UnixSeconds = NewType("UnixSeconds", float)
 """Seconds since 1970-01-01 UTC."""
 
 
+MADE_HERE = -1
+"""The element of an event that stands in no message of the hub: the worker made it."""
+
+
 class Position(NamedTuple):
     """Where an event stands in its partition: the message's sequence number, then the element's index in its array."""
 

@@ -242,14 +242,14 @@ class _Compiler:
             return None
         shown = "" if operator.operand_field is None else f" {_shown(fields.get(operator.operand_field))}"
         test = operator.test(operand, in_arrays=self.in_arrays)
-        return Condition(str(fields["key"]), f"{name}{shown}", partial(_find, names), test, self.in_arrays)
+        return Condition(str(fields["key"]), f"{name}{shown}", partial(find, names), test, self.in_arrays)
 
     def _key(self, key: object, path: FieldPath) -> tuple[str, ...]:
         if not isinstance(key, str) or not key:
             self._mistake((*path, "key"), "must name what to look at, for instance subject or data.runStatus")
             return ()
         try:
-            return _parse_key(key)
+            return parse_key(key)
         except ValueError as error:
             self._mistake((*path, "key"), str(error))
             return ()
@@ -316,7 +316,7 @@ _next_name = re.compile(
 ).match
 
 
-def _parse_key(key: str) -> tuple[str, ...]:
+def parse_key(key: str) -> tuple[str, ...]:
     """`data.runTags['azureml.pipelineid']` -> the three names. Event Grid itself cannot say a name that has a dot."""
     names = []
     position = 0
@@ -336,7 +336,7 @@ def _parse_key(key: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _find(names: tuple[str, ...], event: Event) -> Any:
+def find(names: tuple[str, ...], event: Event) -> Any:
     """The value that the names lead to; None where one is missing, is null, or leads into something without names."""
     value: Any = event.envelope
     for name in names:

@@ -1,8 +1,8 @@
 """Keeps a partition's state and checkpoint: soon after something settled, and not too often. Decides nothing else."""
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import structlog
 
@@ -11,12 +11,28 @@ from worker.config import StoreIntervals
 from worker.errors import StoreUnavailable
 from worker.metrics import Metrics
 from worker.ownership import Tenure
-from worker.recall import Recall
+from worker.state import PartitionState
 
 _log = structlog.get_logger()
 
 _BEAT_SECONDS = 5.0
 _LONGEST_RETRY_SECONDS = 15.0
+
+
+class Beside(Protocol):
+    """What is kept beside the state, in objects that the state names: the memory, and what waits in digests."""
+
+    def snapshot(self) -> Any:
+        """What there is at this moment."""
+        ...
+
+    async def write(self, taken: Any, /) -> dict[str, Any]:
+        """Writes what must stand outside the state; returns fields of the state."""
+        ...
+
+    def saved(self, state: PartitionState) -> None:
+        """The state is stored."""
+        ...
 
 
 class Keeper:
@@ -26,7 +42,7 @@ class Keeper:
         self,
         tenure: Tenure,
         checkpoint: Checkpoint,
-        recall: Recall,
+        beside: Sequence[Beside],
         *,
         snapshot: Callable[[], dict[str, Any]],
         intervals: StoreIntervals,
@@ -34,7 +50,7 @@ class Keeper:
     ) -> None:
         self._tenure = tenure
         self._checkpoint = checkpoint
-        self._recall = recall
+        self._beside = beside
         self._snapshot = snapshot
         self.saved: Callable[[], None] = lambda: None
         """Called when the state of the last snapshot is stored."""
@@ -74,15 +90,17 @@ class Keeper:
         async with self._saving:
             self._changed.clear()
             try:
-                # Both of one moment: see `recall`.
-                fields, remembered = self._snapshot(), self._recall.snapshot()
-                fields |= await self._recall.write(remembered)
+                # All of one moment: see `recall` and `shelf`.
+                fields, taken = self._snapshot(), [each.snapshot() for each in self._beside]
+                for each, what in zip(self._beside, taken, strict=True):
+                    fields |= await each.write(what)
                 await self._tenure.save(**(fields | changes))
             except StoreUnavailable:
                 self._changed.set()
                 self._metrics.state_writes.labels(self._tenure.partition, "failed").inc()
                 raise
-            self._recall.saved(self._tenure.state)
+            for each in self._beside:
+                each.saved(self._tenure.state)
             self.saved()
         self._metrics.state_writes.labels(self._tenure.partition, "written").inc()
 

@@ -117,6 +117,13 @@ class Metrics:
         self.dead_letters_expired = self._counter(
             "dead_letters_expired", "Dead letters deleted because they became older than dead_letters.keep_days."
         )
+        self.digests = self._counter("digests", "Digests made, by why: group, limit, mute, order.", "sink", "because")
+        self.digest_held = self._gauge(
+            "digest_held_events", "Events that are settled and wait to be told in a digest.", "partition", "sink"
+        )
+        self.muted = self._counter(
+            "muted_events", "Events that a sink was not told because a mute window said drop or dead_letter.", "sink"
+        )
         self.replays = self._counter("replays", "Replays of dead letters that ended, by how.", "outcome")
 
     def _ownership(self) -> None:
@@ -127,11 +134,19 @@ class Metrics:
         )
         self.state_writes = self._counter("state_writes", "Writes of a partition's state.", "partition", "outcome")
         self.memory_written = self._counter(
-            "memory_written_bytes", "Bytes of a partition's memory written, by kind: part, whole.", "partition", "kind"
+            "memory_written_bytes",
+            "Bytes of a partition's memory written, by kind: part, whole, digests.",
+            "partition",
+            "kind",
         )
         self.memory_parts_lost = self._counter(
             "memory_parts_lost",
             "Parts of a partition's memory that were missing or damaged: copies and late events may go unrecognised.",
+            "partition",
+        )
+        self.digest_parts_lost = self._counter(
+            "digest_parts_lost",
+            "Parts of what waits for digests that were missing or damaged: their events are told by nobody.",
             "partition",
         )
         self.checkpoint_sequence = self._gauge("checkpoint_sequence_number", "Last checkpoint written.", "partition")
@@ -144,8 +159,8 @@ class Metrics:
     def forget_partition(self, partition: str) -> None:
         """The partition is another process's now: what this one last knew of it must not be taken for the truth."""
         gauges = (self.held, self.in_flight, self.lag_events, self.lag_seconds, self.checkpoint_age)
-        for gauge in (*gauges, self.checkpoint_sequence):
-            gauge.remove(partition)
+        for gauge in (*gauges, self.checkpoint_sequence, self.digest_held):
+            gauge.remove_by_labels({"partition": partition})
         self.generation.labels(partition).set(0)
 
     def _counter(self, name: str, sentence: str, *labels: str) -> Counter:

@@ -223,7 +223,7 @@ def _digest_notice(delivery: Delivery, event: Event) -> Notice:
         facts=(*((kind.words, f"{kind.number:,}") for kind in kinds), *group, *span, ("Route", delivery.route)),
         remarks=tuple(_digest_remarks(delivery, entries)),
         link=_common_link(entries),
-        thread=_thread([delivery.sink, event.subject or ""]),
+        thread=_thread([delivery.sink, *(f"{name}={value}" for name, value in group)]),
         event_id=line(event.id, TITLE_CHARACTERS),
         kinds=kinds,
         entries=entries,
@@ -254,6 +254,8 @@ def _why(because: object) -> str:
     match because:
         case "limit":
             return "They came faster than this destination is told of single ones."
+        case "order":
+            return "An earlier event of the same subject had been held, so they are told in their order."
         case "mute":
             return "They came while this destination was muted."
         case _:

@@ -7,7 +7,7 @@ each of the two.
 import asyncio
 from abc import ABC, abstractmethod
 
-from worker.chains import Job
+from worker.chains import Job, Turn
 from worker.events import PartitionId
 from worker.parts import Parts
 
@@ -56,6 +56,10 @@ class PartitionOwner(ABC):
     @abstractmethod
     async def may_start(self, job: Job, /) -> bool:
         """Whether this may be tried now: the partition is surely still ours. True is followed by an attempt."""
+
+    def turn(self, _job: Job, /) -> Turn:
+        """Whether it is tried alone, which is what becomes of all where nobody decides otherwise."""
+        return Turn.ALONE
 
     @abstractmethod
     def accepted(self, job: Job, /) -> None:

@@ -12,6 +12,7 @@ from worker.deliver import Lane
 from worker.events import PartitionId
 from worker.health import Health
 from worker.metrics import Metrics
+from worker.quiet import QuietSettings
 from worker.reset import Positions
 from worker.route import Routes
 from worker.stores import HubScope, Store
@@ -34,6 +35,8 @@ class Parts:
     health: Health
     lease_valid: Callable[[PartitionId], bool]
     """Whether the ownership of a partition was renewed recently enough to start something."""
+    quiet: Mapping[str, QuietSettings]
+    """Of the sinks that have such a section."""
     positions: Positions
     """Holds the positions of what is taken against the hub."""
     offload: Callable[..., Awaitable[Any]] = asyncio.to_thread

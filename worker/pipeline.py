@@ -13,7 +13,7 @@ import structlog
 
 from worker import deadletters
 from worker.caution import KILLS_THE_WORKER, Caution
-from worker.chains import Job
+from worker.chains import Job, Turn
 from worker.clock import STALL_SECONDS, PartitionClock
 from worker.decode import decode
 from worker.decode_limit import DecodeLimit
@@ -21,6 +21,7 @@ from worker.duplicates import Verdict
 from worker.events import BadEvent, Event, Message, PartitionId, Placed, Position, Released, UnixSeconds
 from worker.feed import Feed
 from worker.givenup import GivenUp, Place
+from worker.groups import Groups, Step
 from worker.judge import Judge
 from worker.keys import data_digest, duplicate_key, idempotency_key
 from worker.lag import Lag
@@ -70,6 +71,9 @@ class Pipeline(PartitionOwner):
         self._clock = PartitionClock()
         self._taken = self._taken_before = _NONE
         """The last message taken in, and the last one an earlier life had taken in."""
+        self.groups = Groups(parts.quiet)
+        self.joined: Callable[[], None] = lambda: None
+        """Called when an event has joined a group."""
         self._room = Room(parts.limits.in_flight, lambda: len(self._unsettled), self._shed)
 
     # --- the way of an event
@@ -297,6 +301,30 @@ class Pipeline(PartitionOwner):
         self._unsettled.tried(job)
         return True
 
+    def turn(self, job: Job) -> Turn:
+        """Whether a delivery is tried alone, or joins those that are told together: it is settled then."""
+        place = job.subject, job.delivery.sink
+        if job.alone:
+            return Turn.ALONE
+        if self._given_up.has_no_letter(place) or self._given_up.is_unsaved(place):
+            return Turn.WAIT  # `may_start` sees to it
+        match self.groups.meet(job.delivery, now=self._parts.clock()):
+            case Step.ALONE:
+                job.alone = True
+                return Turn.ALONE
+            case Step.JOINED:
+                self._part_done(job.delivery.released.placed.position, job.delivery.sink, "grouped")
+                self.joined()
+            case Step.DROPPED:
+                self._parts.metrics.muted.labels(job.delivery.sink).inc()
+                self._part_done(job.delivery.released.placed.position, job.delivery.sink, "muted")
+            case Step.REFUSED:
+                self._parts.metrics.muted.labels(job.delivery.sink).inc()
+                self.gave_up(job, "muted", "its sink is muted at this time, and its window says dead_letter")
+            case Step.WAIT:
+                return Turn.WAIT
+        return Turn.ASIDE
+
     async def _mark_attempt(self, number: int) -> bool:
         if self._caution.busy:
             return False
@@ -353,14 +381,14 @@ class Pipeline(PartitionOwner):
         self._letters += 1
         self._parts.dead_letters.put(letter, written)
 
-    def _part_done(self, position: Position, sink: str) -> None:
-        """One sink is done with an event: it was accepted there, or its dead letter is kept."""
+    def _part_done(self, position: Position, sink: str, outcome: str = "delivered") -> None:
+        """One sink is done with an event: it was accepted there, or its dead letter is kept, or it joined a group."""
         entry = self._unsettled.sink_done(position, sink)
         if entry is None:
             self._progress.served(position, sink)
             self.changed()
             return
-        self._settle(position, entry, "delivered" if sink else "bad")
+        self._settle(position, entry, outcome if sink else "bad")
         self._room.freed()
 
     def _settle(self, position: Position, entry: Open, outcome: str) -> None:

@@ -127,6 +127,7 @@ class Process:
             metrics=opened.metrics,
             health=opened.health,
             lease_valid=opened.leases.valid,
+            quiet={sink.name: sink.quiet for sink in self._config.sinks if sink.quiet is not None},
             positions=Positions(opened.store, opened.hub, settings.source.on_invalid_offset),
             offload=opened.offload,
             clock=opened.clock,

@@ -1,4 +1,4 @@
-"""The parts that configuration models are made of: strictness, paths, secrets.
+"""The parts that configuration models are made of: paths, secrets, and what every sink has.
 
 Finding files, lines and suggestions is `config`'s work; here is only what models share, so that sinks can declare
 their own settings without knowing the rest.
@@ -11,15 +11,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, Field, ValidationInfo, field_validator
 
 from worker.errors import ConfigError
-
-
-class Settings(BaseModel):
-    """A section of the configuration: frozen, and an unknown key is a mistake."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+from worker.quiet import QuietSettings
+from worker.strict import Settings
 
 
 def beside(folder: Path, path: Path) -> Path:
@@ -161,6 +157,8 @@ class SinkSettings(Settings):
     """Holds its events: nothing is sent, nothing is given up, and the checkpoint waits."""
     dry_run: bool = False
     """Logs what would be sent, and counts it as delivered."""
+    quiet: QuietSettings | None = None
+    """Tells of several events together, at most so often, and not at every time; None: of each, as it comes."""
     on_unknown: OnUnknown | None = None
     """What happens when an attempt may have taken effect, and may not; kinds with a ledger only. None: resend."""
 

@@ -16,8 +16,10 @@ from worker.errors import StateFormatUnknown
 from worker.events import Position, UnixSeconds
 from worker.progress import SavedProgress, Watermark
 
-FORMAT = 2
-"""A format that is not read is refused with a sentence. 1, the one before, is read: a rolling update meets it."""
+FORMAT = 3
+"""A format that is not read is refused with a sentence; earlier ones are read: a rolling update meets them. 3 is
+written only while something waits in a digest, so that whoever has none may go back to the version before."""
+_WITHOUT_DIGESTS = 2
 
 
 class HubIdentity(NamedTuple):
@@ -89,6 +91,8 @@ class PartitionState:
     """The parts of the memory that count, oldest first."""
     memory_since: dict[str, Any] = field(default_factory=dict)
     """What has come to the memory since the last of them: a part's content."""
+    digests: dict[str, Any] = field(default_factory=dict)
+    """The groups of events that are told together, and where their members are: `shelf`. Empty: there are none."""
 
     @property
     def watermark(self) -> Watermark | None:
@@ -101,7 +105,7 @@ def encode(state: PartitionState) -> bytes:
     """The state as JSON."""
     return orjson.dumps(
         {
-            "format": FORMAT,
+            "format": FORMAT if state.digests else _WITHOUT_DIGESTS,
             "generation": state.generation,
             "owner": state.owner,
             "request": state.request,
@@ -120,6 +124,7 @@ def encode(state: PartitionState) -> bytes:
             "suspects": [list(suspect) for suspect in state.suspects],
             "memory_parts": state.memory_parts,
             "memory_since": state.memory_since,
+            **({"digests": state.digests} if state.digests else {}),
         }
     )
 
@@ -133,12 +138,12 @@ def decode(payload: bytes) -> PartitionState:
         raise StateFormatUnknown(
             "The partition state is not the worker's: is the store shared with something else?"
         ) from None
-    if written_by not in (1, FORMAT):
+    if written_by not in (1, _WITHOUT_DIGESTS, FORMAT):
         raise StateFormatUnknown(
             f"The partition state has format {written_by}, this version reads {FORMAT}: run the version that wrote it."
         )
     try:
-        return _state(content, _since_format_2(content) if written_by == FORMAT else _of_format_1(content))
+        return _state(content, _of_format_1(content) if written_by == 1 else _since_format_2(content))
     except (KeyError, TypeError, ValueError) as error:
         raise StateFormatUnknown(
             f"The partition state says that it has format {written_by} and has not ({error!r}): did something else "
@@ -175,6 +180,7 @@ def _since_format_2(content: dict[str, Any]) -> dict[str, Any]:
         "suspects": [Suspect(*suspect) for suspect in content["suspects"]],
         "memory_parts": content["memory_parts"],
         "memory_since": content["memory_since"],
+        "digests": content.get("digests", {}),
     }
 
 

@@ -126,13 +126,13 @@ async def test_a_state_written_by_a_newer_version_ends_the_worker_with_a_sentenc
     async def until_it_ends() -> None:
         async with scene(tmp_path) as stage:
             async with stage.store() as store:
-                await store.write_state(PartitionId("0"), b'{"format": 3}', expected=None)
+                await store.write_state(PartitionId("0"), b'{"format": 4}', expected=None)
             await stage.start_worker("old")
             await asyncio.Event().wait()
 
     with pytest.raises(ChildFailed, match="exit code 1") as failure:
         await until_it_ends()
-    assert "has format 3" in str(failure.value)
+    assert "has format 4" in str(failure.value)
     assert "Traceback" not in str(failure.value)
 
 

@@ -20,6 +20,7 @@ from worker.health import Health
 from worker.ledger import Ledger
 from worker.metrics import Metrics
 from worker.parts import Parts
+from worker.quiet import QuietSettings
 from worker.reset import Positions
 from worker.route import Late, Routes, RouteSpec
 from worker.settings import SinkSettings
@@ -77,6 +78,7 @@ class Stage:
         lane: dict[str, dict[str, Any]] | None = None,
         configuration: str = "digest",
         ledger: bool = False,
+        quiet: dict[str, dict[str, Any]] | None = None,
     ) -> None:
         self._ledger = ledger
         self.store = store or MemoryStore()
@@ -105,6 +107,7 @@ class Stage:
             metrics=self.metrics,
             health=Health(limit_seconds=30, clock=lambda: asyncio.get_running_loop().time()),
             lease_valid=lambda _: self.lease,
+            quiet={name: QuietSettings.model_validate(section) for name, section in (quiet or {}).items()},
             positions=Positions(self.store, self.hub, "stop"),
             clock=lambda: START + asyncio.get_running_loop().time(),
             configuration=configuration,

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from worker.errors import ConfigError
-from worker.settings import FilePath, Secret, Settings, SinkSettings, one_of, secret_keys
+from worker.settings import FilePath, Secret, SinkSettings, one_of, secret_keys
+from worker.strict import Settings
 
 
 class Section(Settings):
