@@ -111,4 +111,4 @@ def expanded(found: Iterable[Iterable[int]]) -> Iterator[int]:
 
 def subject_id(subject: Subject) -> str:
     """Short, and the same for the same subject only."""
-    return sha256(orjson.dumps(subject)).hexdigest()[:16]
+    return sha256(orjson.dumps([*subject])).hexdigest()[:16]

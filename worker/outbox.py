@@ -75,9 +75,11 @@ class Outbox(PartitionOwner):
         self._news.clear()
         if not any(groups.held for groups in self._groups):
             await self._news.wait()
-        due_at = min((groups.oldest_due() for groups in self._groups), default=0.0)
-        with suppress(TimeoutError):  # sooner than the next look only where a group is due, or comes
-            async with asyncio.timeout(min(_LOOK_SECONDS, max(0.0, due_at - self._parts.clock()))):
+        seconds = min((groups.oldest_due() for groups in self._groups), default=0.0) - self._parts.clock()
+        if not 0 < seconds < _LOOK_SECONDS:  # what is due already could not be told just now
+            seconds = _LOOK_SECONDS
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
                 await self._news.wait()
 
     def _submit(self, digest: Digest) -> None:
