@@ -78,7 +78,9 @@ class Job:
     """How often in this lane it ended without a result: what the back-off grows with."""
     memo: Memo = field(default_factory=Memo)
     alone: bool = False
-    """Its owner has said that it is to be tried."""
+    """It is to be tried, whatever its owner would say."""
+    again: bool = False
+    """An earlier life may have tried it: it was in the hub before this one began."""
 
     @property
     def subject(self) -> Subject:

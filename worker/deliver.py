@@ -70,6 +70,9 @@ class Lane:
         self.name = settings.name
         self._sink = sink
         self._ledger = ledger
+        quiet = settings.quiet
+        self._looks_back = ledger is not None and quiet is not None and quiet.group_by is None
+        """Where some go alone and others are told together, one life may do the one, and the next life the other."""
         self._concurrency = settings.concurrency
         self._pace_seconds = 1 / settings.rate if settings.rate else 0.0
         self._give_up_after_seconds = give_up_after_seconds
@@ -89,7 +92,7 @@ class Lane:
         """Takes a delivery; it comes after the earlier ones of its subject."""
         job.submitted_at = asyncio.get_running_loop().time()
         # Whoever goes aside needs no destination: it does not wait for one that is slow or down.
-        if not (self._chains.is_first(job) and _goes_aside(job)):
+        if not (self._chains.is_first(job) and self._goes_aside(job)):
             self._chains.add(job)
 
     def withdraw(self, owner: Owner) -> None:
@@ -143,20 +146,38 @@ class Lane:
             return None  # withdrawn, shed or given up meanwhile
         job = chain.jobs[0]
         chain.trying = True  # nobody else takes it away while its owner thinks
-        may_start = await job.owner.may_start(job)
+        turn = await self._turn_of(job)
+        if turn is Turn.ALONE and not await job.owner.may_start(job):
+            turn = Turn.WAIT
         chain.trying = False
         if job.owner.closed:
             self._chains.drop(chain)
             return None
-        turn = job.owner.turn(job) if may_start else Turn.WAIT
         match turn:
             case Turn.ALONE:
                 return await self._attempt(chain, job, probe=probe)
             case Turn.ASIDE:
-                self._chains.advance(chain, _goes_aside)
+                self._chains.advance(chain, self._goes_aside)
             case Turn.WAIT:
                 self._again(chain, _LEASE_AGAIN_SECONDS)
         return None
+
+    def _goes_aside(self, job: Job) -> bool:
+        return not self._must_look_back(job) and job.owner.turn(job) is Turn.ASIDE
+
+    def _must_look_back(self, job: Job) -> bool:
+        """Whether it may have been delivered alone in an earlier life, and must not be told a second time."""
+        return job.again and self._looks_back
+
+    async def _turn_of(self, job: Job) -> Turn:
+        if self._must_look_back(job):
+            assert self._ledger is not None, "`_looks_back` says so"
+            try:
+                job.alone = await self._ledger.knows(job.delivery)  # then it goes on as it began
+            except StoreUnavailable:
+                return Turn.WAIT
+            job.again = False
+        return job.owner.turn(job)
 
     async def _attempt(self, chain: Chain, job: Job, *, probe: bool) -> Outcome:
         loop = asyncio.get_running_loop()
@@ -237,7 +258,7 @@ class Lane:
             case _:
                 return self._retry(chain, job, error)
         chain.exhausted = False
-        self._chains.advance(chain, _goes_aside)
+        self._chains.advance(chain, self._goes_aside)
         return outcome
 
     def _postpone(self, chain: Chain, job: Job, error: Later | StoreUnavailable) -> Outcome:
@@ -256,7 +277,7 @@ class Lane:
             return _FAILURES[type(error)]
         self._give_up(job, f"{job.attempts} attempts; the last: {error}")
         chain.exhausted = overdue
-        self._chains.advance(chain, _goes_aside)
+        self._chains.advance(chain, self._goes_aside)
         return Outcome.EXPIRED
 
     def _again(self, chain: Chain, delay_seconds: float) -> None:
@@ -322,7 +343,3 @@ class Lane:
             elif self._last_error:
                 _log.info("deliveries succeed again", sink=self.name)
             self._last_error = text
-
-
-def _goes_aside(job: Job) -> bool:
-    return job.owner.turn(job) is Turn.ASIDE

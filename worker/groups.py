@@ -313,6 +313,10 @@ class Groups:
         self._numbers = _Numbers()
         self._sinks = {sink: SinkGroups(sink, Quiet(settings), self._numbers) for sink, settings in quiet.items()}
 
+    def may_tell(self, sink: str) -> bool:
+        """Whether deliveries of this sink may join a group."""
+        return sink in self._sinks
+
     def meet(self, delivery: Delivery, *, now: float) -> Step:
         """What becomes of a delivery whose turn has come."""
         groups = self._sinks.get(delivery.sink)

@@ -157,6 +157,11 @@ class Ledger:
         memo.unknown = False
         return True
 
+    async def knows(self, delivery: Delivery) -> bool:
+        """Whether the delivery may have been made: an intent or more is there, and no failure."""
+        stored = await self._store.read_entry(delivery.idempotency_key)
+        return stored is not None and decode(stored.payload).state is not EntryState.FAILED
+
     # --- before the act
 
     async def _intend(self, delivery: Delivery, memo: Memo, attempt: int) -> tuple[Entry, StateVersion] | None:

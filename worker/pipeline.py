@@ -40,6 +40,8 @@ _log = structlog.get_logger()
 _NONE = -1
 """Below every sequence number."""
 _BEAT_SECONDS = 5.0
+_CLOCKS_SECONDS = 5.0
+"""How far the hub's clock may be ahead of ours."""
 
 
 class Pipeline(PartitionOwner):
@@ -71,6 +73,7 @@ class Pipeline(PartitionOwner):
         self._clock = PartitionClock()
         self._taken = self._taken_before = _NONE
         """The last message taken in, and the last one an earlier life had taken in."""
+        self._began_at = 0.0
         self.groups = Groups(parts.quiet)
         self.joined: Callable[[], None] = lambda: None
         """Called when an event has joined a group."""
@@ -284,7 +287,8 @@ class Pipeline(PartitionOwner):
             detail = f"came {released.late_by_ms} ms after a later event of its subject was released"
             self._give_up(delivery, "late", detail, attempts=0)  # nothing waits for it: it is out of order anyway
             return
-        self._parts.lanes[target.sink].submit(self._unsettled.job(delivery, self))
+        again = released.placed.message.enqueued_at <= self._began_at + _CLOCKS_SECONDS
+        self._parts.lanes[target.sink].submit(self._unsettled.job(delivery, self, again=again))
 
     # --- what the lanes say (deliver.Owner)
 
@@ -304,10 +308,10 @@ class Pipeline(PartitionOwner):
     def turn(self, job: Job) -> Turn:
         """Whether a delivery is tried alone, or joins those that are told together: it is settled then."""
         place = job.subject, job.delivery.sink
-        if job.alone:
+        if job.alone or not self.groups.may_tell(job.delivery.sink):
             return Turn.ALONE
         if self._given_up.has_no_letter(place) or self._given_up.is_unsaved(place):
-            return Turn.WAIT  # `may_start` sees to it
+            return Turn.WAIT
         match self.groups.meet(job.delivery, now=self._parts.clock()):
             case Step.ALONE:
                 job.alone = True
@@ -426,6 +430,7 @@ class Pipeline(PartitionOwner):
         self._progress = Progress.restore(state.progress, checkpoint=checkpoint)
         self.judge.restore(state)
         self._unsettled = Unsettled(self._parts.clock, state.attempts)
+        self._began_at = self._parts.clock()
         now = asyncio.get_running_loop().time()
         self._caution = Caution(state, now=now)
         self._clock.read_at = now

@@ -41,9 +41,9 @@ class Unsettled:
         """The event waits for so many sinks."""
         self._open[position] = entry
 
-    def job(self, delivery: Delivery, owner: Owner) -> Job:
-        """The delivery, with the attempts of an earlier life."""
-        job = Job(delivery, owner)
+    def job(self, delivery: Delivery, owner: Owner, *, again: bool) -> Job:
+        """The delivery, with the attempts of an earlier life; `again`: there may have been some."""
+        job = Job(delivery, owner, again=again)
         place = delivery.released.placed.position, delivery.sink
         earlier = self._left.pop(place, None)
         if earlier is not None:

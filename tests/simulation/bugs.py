@@ -18,6 +18,7 @@ from worker.duplicates import Duplicates, Verdict
 from worker.errors import StoreUnavailable
 from worker.events import Position
 from worker.feed import Feed
+from worker.groups import SinkGroups
 from worker.ledger import Ledger
 from worker.ownership import Tenure
 from worker.pipeline import Pipeline
@@ -29,6 +30,7 @@ _encode = codec.encode
 _see = Duplicates.see
 _put = DeadLetterWriter.put
 _later = Chains.later
+_groups_snapshot = SinkGroups.snapshot
 _sightings = count(10**9)
 
 
@@ -62,6 +64,19 @@ def _let_the_next_go(chains: Chains, chain: Chain, delay_seconds: float) -> None
     """The retried one goes behind those that waited for it."""
     chain.jobs.rotate(-1)
     _later(chains, chain, delay_seconds)
+
+
+async def _never(*_: object) -> bool:
+    return False
+
+
+def _always_alone(*_: object) -> None:
+    return None
+
+
+def _forget_the_unsent(groups: SinkGroups) -> dict[str, Any]:
+    content = _groups_snapshot(groups)
+    return {**content, "unsent": []} if content else content
 
 
 async def _do_not_wait(*_: object) -> None:
@@ -127,6 +142,9 @@ BUGS: dict[str, Callable[[], AbstractContextManager[object]]] = {
     "the memory of subjects is forgotten": _of(codec, "encode", _forget_the_memory),
     "a dead letter counts before it is written": _of(DeadLetterWriter, "put", _settle_and_put),
     "the ledger's outcome is ignored": _of(Ledger, "_may_act", _always),
+    "what was closed is not in the state": _of(SinkGroups, "snapshot", _forget_the_unsent),
+    "the ledger is not asked about what is read again": _of(Ledger, "knows", _never),
+    "an event does not wait for what is held of its subject": _of(SinkGroups, "_why_not_alone", _always_alone),
     "repeats of the SDK are let through": _of(Feed, "put", _put_everything),
     "a lost answer of the store is taken for a yes": _of(Tenure, "save", _claim_success),
 }

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from functools import partial
 from typing import NamedTuple
 
-from tests.simulation.facts import CONDEMNED, Facts, Knowledge, Place, was_saved
+from tests.simulation.facts import CONDEMNED, Facts, Knowledge, Place, told_by, was_saved
 from tests.simulation.history import (
     Attempt,
     CheckpointWrite,
@@ -18,7 +18,7 @@ from tests.simulation.history import (
     LifeEvent,
     Load,
 )
-from tests.simulation.traffic import IDEMPOTENT, LEDGER
+from tests.simulation.traffic import DIGEST, IDEMPOTENT, LEDGER
 
 _ATTEMPTS_PER_LIFE = 40
 _ARRAY = 3
@@ -51,6 +51,8 @@ def check(history: History) -> list[Violation]:
         _skip_never_repeats,
         _ledger_is_kept,
         _idempotent_acts_once,
+        _told_under_one_key,
+        _told_in_order,
         _nothing_saved_acts_again,
         _generations_follow,
         _checkpoint_is_fenced,
@@ -92,6 +94,8 @@ def _checkpoint_passes_nothing_unsettled(facts: Facts) -> Iterable[Violation]:
             passed[write.partition] += 1
             for element in facts.messages[write.partition, number].elements:
                 for sink in element.sinks:
+                    if sink == DIGEST:
+                        continue  # settled when it has joined a group: that it is told is seen at the end
                     done_at = facts.done.get((element.uid, sink))
                     if (done_at is None or done_at > write.at) and not facts.may_be_dropped(element, sink):
                         text = f"checkpoint {write.number} of {write.partition} by {write.life} passes {element.uid}"
@@ -167,7 +171,7 @@ def _waits(facts: Facts, attempts: list[Attempt]) -> Iterable[Violation]:
 
 def _given_up_unseen(facts: Facts, other: Attempt, attempt: Attempt, began: float) -> bool:
     """Whether it may have been given up by a process that died before the letter was written."""
-    skipped = other.sink == facts.history.skips and other.outcome in ("unknown", "aborted")
+    skipped = other.sink in facts.history.skips and other.outcome in ("unknown", "aborted")
     long_enough = skipped or attempt.time - began >= _GIVING_UP_SECONDS or facts.history.sheds
     generation = facts.of_attempt[id(other)]
     last = facts.generations[other.partition][-1]
@@ -252,7 +256,7 @@ def _skip_never_repeats(facts: Facts) -> Iterable[Violation]:
     """Where an unknown outcome becomes a dead letter, nothing takes effect twice."""
     landed: set[str] = set()
     for attempt in facts.attempts:
-        if attempt.sink == facts.history.skips and attempt.landed_at is not None:
+        if attempt.sink in facts.history.skips and attempt.landed_at is not None:
             if attempt.element.uid in landed:
                 yield Violation("4 duplicates", attempt.time, f"{attempt.element.uid} acts twice at {attempt.sink}")
             landed.add(attempt.element.uid)
@@ -280,6 +284,35 @@ def _idempotent_acts_once(facts: Facts) -> Iterable[Violation]:
             acted.add(attempt.element.uid)
 
 
+def _told_under_one_key(facts: Facts) -> Iterable[Violation]:
+    """An event is told of alone or in one digest, whoever sends it and however often: joining doubles none."""
+    keys: dict[str, str] = {}
+    for attempt in facts.attempts:
+        if attempt.sink == DIGEST and attempt.landed_at is not None:
+            for uid, _ in told_by(attempt):
+                if keys.setdefault(uid, attempt.key) != attempt.key:
+                    yield Violation("4 duplicates", attempt.time, f"{uid} is told under a second key")
+
+
+def _told_in_order(facts: Facts) -> Iterable[Violation]:
+    """What a sink is told of one subject, alone and in digests, is in order but for what is said to be late."""
+    elements = {each.uid: each for message in facts.messages.values() for each in message.elements}
+    told: dict[tuple[str, str], dict[str, Attempt]] = defaultdict(dict)
+    checkpoints = facts.history.of(CheckpointWrite)
+    for attempt in facts.attempts:
+        for uid, late in told_by(attempt) if attempt.sink == DIGEST else ():
+            element = elements[uid]
+            before = told[attempt.partition, element.subject]
+            if uid in before:
+                continue
+            for other_uid, other in before.items():
+                later = elements[other_uid].order > element.order and elements[other_uid].kind == element.kind
+                if later and not late and (attempt.members or _proved(facts, other, attempt, checkpoints)):
+                    text = f"{uid} is told after {other_uid}, and is not said to be late"
+                    yield Violation("2 in order", attempt.time, text)
+            before[uid] = attempt
+
+
 def _nothing_saved_acts_again(facts: Facts) -> Iterable[Violation]:
     """What was accepted is not delivered again: never by the same generation, nor by a later one once it was saved.
 
@@ -300,7 +333,7 @@ def _nothing_saved_acts_again(facts: Facts) -> Iterable[Violation]:
                 how = "by the same owner" if again else f"though generation {theirs.number} had saved it"
                 yield Violation("4 duplicates", attempt.time, f"{event} is delivered again {how}")
                 break
-        if attempt.outcome == "accepted" and attempt.sink != LEDGER:  # which has its own: see above
+        if attempt.outcome == "accepted" and attempt.sink not in (LEDGER, DIGEST):  # which have their own: see above
             accepted[event].append(attempt)
 
 
@@ -417,6 +450,8 @@ def _concurrency(facts: Facts) -> Iterable[Violation]:
 
 def _bad_input_is_a_letter(facts: Facts) -> Iterable[Violation]:
     for letter in facts.letters:
+        if letter.members:
+            continue  # a digest's: it stands for no message
         if letter.reason == CONDEMNED:
             if all(element.uid != facts.history.poison for element in facts.elements_of(letter)):
                 text = f"message {letter.partition}/{letter.number} is condemned and kills nobody"

@@ -74,14 +74,17 @@ class Facts:
 
     def _read_ends(self) -> None:
         for letter in self.letters:
+            for uid in letter.members:
+                self.lettered.setdefault((uid, letter.sink), letter.at)
             for element in self.elements_of(letter):
                 for sink in element.sinks if letter.reason == CONDEMNED else (letter.sink,):
                     self.lettered.setdefault((element.uid, sink), letter.at)
         self.done = dict(self.lettered)
         for attempt in self.attempts:
             if attempt.landed_at is not None:
-                key = attempt.element.uid, attempt.sink
-                self.done[key] = min(self.done.get(key, attempt.landed_at), attempt.landed_at)
+                for uid, _ in told_by(attempt):
+                    key = uid, attempt.sink
+                    self.done[key] = min(self.done.get(key, attempt.landed_at), attempt.landed_at)
 
     def _read_states(self) -> None:
         for write in self.history.of(StateWrite):
@@ -95,6 +98,8 @@ class Facts:
                 generation.saves.append(write)
 
     def elements_of(self, letter: LetterWrite) -> tuple[Element, ...]:
+        if letter.members:
+            return ()
         elements = self.messages[letter.partition, letter.number].elements
         whole = letter.index is None or letter.reason == CONDEMNED
         return elements if whole else elements[letter.index : letter.index + 1]
@@ -116,6 +121,11 @@ class Facts:
         return self.history.late_policy.get(sink) == "drop" and any(
             self.may_be_late(place, element) for place in self.places[element.uid]
         )
+
+
+def told_by(attempt: Attempt) -> tuple[tuple[str, bool], ...]:
+    """The events of which an attempt tells, and whether it says that each is late."""
+    return attempt.members or ((attempt.element.uid, attempt.late_by_ms is not None),)
 
 
 def was_saved(generation: Generation, *, after: int, before: float) -> bool:

@@ -50,6 +50,8 @@ class Attempt:
     sink: str
     key: str
     late_by_ms: int | None
+    members: tuple[tuple[str, bool], ...] = ()
+    """Of a digest: the events that it tells of, in its order, and whether each is said to be late."""
     landed_at: int | None = None
     """When it took effect; None: not."""
     landed_time: float | None = None
@@ -114,6 +116,8 @@ class LetterWrite:
     sink: str
     reason: str
     attempts: int
+    members: tuple[str, ...] = ()
+    """Of a digest's letter: the events."""
 
 
 @dataclass(slots=True)
@@ -181,8 +185,8 @@ class History:
     limits: dict[str, float]
     poison: str = field(default="", kw_only=True)
     """The event that ends every process that delivers it."""
-    skips: str
-    """The sink at which an unknown outcome becomes a dead letter."""
+    skips: tuple[str, ...]
+    """The sinks at which an unknown outcome becomes a dead letter."""
     sheds: bool
     """Whether a sink that fills its partition gives up what waits for it."""
     lease_seconds: float

@@ -7,7 +7,8 @@ from random import Random
 from typing import Any, ClassVar, Literal
 
 from tests.simulation.hub import NAMESPACE
-from tests.simulation.traffic import IDEMPOTENT, LEDGER, PLAIN
+from tests.simulation.loop import WALL_CLOCK_OFFSET
+from tests.simulation.traffic import DIGEST, IDEMPOTENT, LEDGER, PLAIN
 from worker.config import Config, Routing, WorkerSettings
 from worker.filters import compile_filter
 from worker.route import Late, Routes, RouteSpec
@@ -17,6 +18,10 @@ BALANCE_SECONDS = 1.0
 EXPIRY_SECONDS = 6.0
 LEASE_SECONDS = EXPIRY_SECONDS - 2 * BALANCE_SECONDS
 GIVE_UP_SECONDS = 15.0
+
+
+def _clock(minute: int) -> str:
+    return f"{minute // 60 % 24:02}:{minute % 60:02}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +37,17 @@ class Variant:
     on_unknown: str
     """Of the sink with the ledger."""
     concurrency: int
+    quiet: int
+    """Which of the ways to tell of several together."""
+
+
+_MINUTE = int(WALL_CLOCK_OFFSET % 86_400) // 60
+_QUIET: tuple[dict[str, Any], ...] = (
+    {"group_by": [], "group_wait_seconds": 1, "group_interval_seconds": 4},
+    {"group_by": ["data.sequencer"], "group_wait_seconds": 0, "group_interval_seconds": 2, "max_events": 3},
+    {"limit": {"messages": 2, "per_seconds": 5}, "group_interval_seconds": 3},
+    {"mute": [{"from": _clock(_MINUTE), "to": _clock(_MINUTE + 1)}], "group_interval_seconds": 2},
+)
 
 
 class _CostlySettings(SinkSettings):
@@ -51,6 +67,7 @@ def variant(random: Random) -> Variant:
         on_unknown=random.choice(("skip", "resend")),
         overflow=random.choice(("block", "block", "dead_letter")),
         concurrency=random.choice((2, 16)),
+        quiet=random.randrange(len(_QUIET)),
     )
 
 
@@ -62,11 +79,15 @@ def config(chosen: Variant) -> Config:
     sinks: tuple[SinkSettings, ...] = (
         *(SinkSettings.model_validate({**common, "name": name, "retry": retry}) for name in (PLAIN, IDEMPOTENT)),
         _CostlySettings.model_validate({**common, "name": LEDGER, "on_unknown": chosen.on_unknown}),
+        _CostlySettings.model_validate(
+            {**common, "name": DIGEST, "on_unknown": chosen.on_unknown, "quiet": _QUIET[chosen.quiet]}
+        ),
     )
     specs = (
         RouteSpec("all", (PLAIN,), compile_filter({"includedEventTypes": ["Sim.All"]})),
         RouteSpec("idempotent", (IDEMPOTENT,), compile_filter({"includedEventTypes": ["Sim.All"]}), late=chosen.late),
         RouteSpec("some", (LEDGER,), compile_filter({"includedEventTypes": ["Sim.Some"]})),
+        RouteSpec("told", (DIGEST,), compile_filter({"includedEventTypes": ["Sim.Told"]})),
     )
     file = Path("simulated.yaml")
     worker = WorkerSettings.model_validate(_worker(chosen))

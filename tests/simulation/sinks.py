@@ -12,6 +12,7 @@ from random import Random
 from tests.simulation.history import Attempt, Element, History
 from tests.simulation.loop import Life, SimulationLoop
 from worker.errors import Misconfigured, OutcomeUnknown, Rejected, SinkUnavailable, WorkerError
+from worker.events import Event
 from worker.sinks import Delivery
 
 _LATENCIES = (0.005, 0.01, 0.02, 0.05, 0.2, 1.0)
@@ -46,6 +47,11 @@ class _Fate:
     land_after: float | None = None
     error: WorkerError | None = None
     outcome: str = "accepted"
+
+
+def _digest(event: Event) -> Element:
+    """As an element of its own kind: no order between digests is demanded here, but one at a time is."""
+    return Element(event.id, event.subject or "", f"digest {event.id}", 0, ())
 
 
 class SimulatedSink:
@@ -98,6 +104,8 @@ class SimulatedSink:
         placed = delivery.released.placed
         number, index = placed.position
         partition = placed.message.partition
+        told = placed.event.data["events"] if placed.event.type == "Worker.Digest" else ()
+        element = _digest(placed.event) if told else self._elements[partition, number][index]
         attempt = Attempt(
             at=self._history.tick(),
             time=self._loop.time(),
@@ -105,10 +113,11 @@ class SimulatedSink:
             partition=partition,
             number=number,
             index=index,
-            element=self._elements[partition, number][index],
+            element=element,
             sink=delivery.sink,
             key=delivery.idempotency_key,
             late_by_ms=delivery.released.late_by_ms,
+            members=tuple((row["id"], "lateby" in row) for row in told),
         )
         self._history.entries.append(attempt)
         return attempt

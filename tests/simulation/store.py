@@ -4,6 +4,7 @@ Writes what takes effect into the history, in the moment in which it does.
 """
 
 import asyncio
+import base64
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -154,6 +155,7 @@ class _Call:
                 sink=row["sink"] or "",
                 reason=row["reason"],
                 attempts=row["attempts"],
+                members=_members(row),
             )
         )
 
@@ -161,3 +163,11 @@ class _Call:
         store, history = self._store, self._store.history
         for partition in self._granted:
             history.entries.append(Renewal(history.tick(), store.loop.time(), store.life, partition, self._called_time))
+
+
+def _members(row: dict[str, Any]) -> tuple[str, ...]:
+    """Of a digest's letter: itself, and the events that it names."""
+    if row["type"] != "Worker.Digest":
+        return ()
+    events = orjson.loads(base64.b64decode(row["body"]))["data"]["events"]
+    return row["event_id"], *(each["id"] for each in events)

@@ -11,10 +11,10 @@ from tests.simulation.history import Element
 TOPIC = "/subscriptions/s/workspaces/ws"
 SECONDS = 25.0
 """How long producers send."""
-PLAIN, IDEMPOTENT, LEDGER = "plain", "idempotent", "ledger"
+PLAIN, IDEMPOTENT, LEDGER, DIGEST = "plain", "idempotent", "ledger", "digest"
 BAD = ("",)
 """The sinks of what cannot be decoded: a dead letter without one."""
-_ROUTED = {"Sim.All": (PLAIN, IDEMPOTENT), "Sim.Some": (LEDGER,), "Sim.None": ()}
+_ROUTED = {"Sim.All": (PLAIN, IDEMPOTENT), "Sim.Some": (LEDGER,), "Sim.Told": (DIGEST,), "Sim.None": ()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ def sendings(random: Random, *, partitions: int) -> list[Sending]:
 
 def _subject(random: Random, name: str, partition: str) -> list[_Piece]:
     kind = random.choice(("sequencer", "sequencer", "time"))
-    types = random.choices(list(_ROUTED), weights=(6, 3, 1), k=10)
+    types = random.choices(list(_ROUTED), weights=(5, 2, 3, 1), k=10)
     time, pieces = random.uniform(0, 3), list[_Piece]()
     for order in range(random.randint(4, 9)):
         time += random.expovariate(1 / 2.5)
@@ -62,7 +62,7 @@ def _subject(random: Random, name: str, partition: str) -> list[_Piece]:
         if random.random() < 0.15:
             again = pieces[-1].time + random.choice((0.0, 0.05, 1.0, 5.0, 10.0))
             pieces.append(replace(pieces[-1], time=again, element=replace(element, copy=True)))
-        if random.random() < 0.04:
+        if random.random() < 0.04 and DIGEST not in element.sinks:  # which is told of them by their ids
             other = replace(element, uid=f"{element.uid}-other")
             body = {**json, "data": {**json["data"], "content": "other"}}
             pieces.append(_Piece(pieces[-1].time + random.uniform(0.01, 2), partition, body, other))

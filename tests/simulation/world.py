@@ -7,6 +7,8 @@ from contextlib import suppress
 from random import Random
 from typing import Any
 
+import orjson
+
 from tests.memory_store import Contents
 from tests.simulation import faults, traffic
 from tests.simulation.faults import Fault, Plan
@@ -53,8 +55,9 @@ class World:
                 traffic.PLAIN: "deliver",
                 traffic.IDEMPOTENT: self.variant.late,
                 traffic.LEDGER: "deliver",
+                traffic.DIGEST: "deliver",
             },
-            skips=traffic.LEDGER if self.variant.on_unknown == "skip" else "",
+            skips=(traffic.LEDGER, traffic.DIGEST) if self.variant.on_unknown == "skip" else (),
             limits={
                 "in_flight": self.variant.in_flight,
                 "held": self.variant.held,
@@ -68,7 +71,7 @@ class World:
         self.log = SimulatedLog(PARTITIONS, self.history, self.loop, self.random)
         self.destinations = [
             Destination(name, idempotent=name == traffic.IDEMPOTENT)
-            for name in (traffic.PLAIN, traffic.IDEMPOTENT, traffic.LEDGER)
+            for name in (traffic.PLAIN, traffic.IDEMPOTENT, traffic.LEDGER, traffic.DIGEST)
         ]
         self.elements: dict[tuple[str, int], tuple[Element, ...]] = {}
         self.lives: list[Life] = []
@@ -199,12 +202,12 @@ class World:
             destination.failures = sinks
 
     def _settled(self) -> bool:
-        """Whether every partition's checkpoint stands at its last message."""
+        """Whether every partition's checkpoint stands at its last message, and nothing waits to be told."""
         checkpoints = self.contents.checkpoints
         return all(
             not log or (partition in checkpoints and checkpoints[partition].sequence_number == log[-1].number)
             for partition, log in self.log.partitions.items()
-        )
+        ) and not any(_waits_to_be_told(state.payload) for state in self.contents.states.values())
 
     async def _stop_all(self) -> None:
         self._ending = True
@@ -272,6 +275,11 @@ class World:
     def _thaw(self, life: Life) -> None:
         self.note(life, "thawed")
         self.loop.thaw(life)
+
+
+def _waits_to_be_told(state: bytes) -> bool:
+    digests = orjson.loads(state).get("digests") or {"rows": [], "parts": []}
+    return bool(digests["rows"] or digests["parts"])
 
 
 def _reason(error: BaseException) -> str:
