@@ -14,6 +14,7 @@ from unittest.mock import patch
 from worker import state as codec
 from worker.chains import Chain, Chains
 from worker.deadletters import DeadLetterWriter
+from worker.digests import Because
 from worker.duplicates import Duplicates, Verdict
 from worker.errors import StoreUnavailable
 from worker.events import Position
@@ -30,6 +31,7 @@ _encode = codec.encode
 _see = Duplicates.see
 _put = DeadLetterWriter.put
 _later = Chains.later
+_why_not_alone = SinkGroups._why_not_alone
 _groups_snapshot = SinkGroups.snapshot
 _sightings = count(10**9)
 
@@ -70,8 +72,9 @@ async def _never(*_: object) -> bool:
     return False
 
 
-def _always_alone(*_: object) -> None:
-    return None
+def _whatever_is_held(groups: SinkGroups, *given: Any) -> tuple[Because, float] | None:
+    alone = _why_not_alone(groups, *given)
+    return None if alone is not None and alone[0] is Because.ORDER else alone
 
 
 def _forget_the_unsent(groups: SinkGroups) -> dict[str, Any]:
@@ -144,7 +147,7 @@ BUGS: dict[str, Callable[[], AbstractContextManager[object]]] = {
     "the ledger's outcome is ignored": _of(Ledger, "_may_act", _always),
     "what was closed is not in the state": _of(SinkGroups, "snapshot", _forget_the_unsent),
     "the ledger is not asked about what is read again": _of(Ledger, "knows", _never),
-    "an event does not wait for what is held of its subject": _of(SinkGroups, "_why_not_alone", _always_alone),
+    "an event does not wait for what is held of its subject": _of(SinkGroups, "_why_not_alone", _whatever_is_held),
     "repeats of the SDK are let through": _of(Feed, "put", _put_everything),
     "a lost answer of the store is taken for a yes": _of(Tenure, "save", _claim_success),
 }

@@ -20,7 +20,7 @@ from random import Random
 from typing import Any
 from unittest.mock import patch
 
-WALL_CLOCK_OFFSET = 1_700_000_000.0
+WALL_CLOCK_OFFSET = 1_699_999_988.0
 """The wall clock says this when the monotonic one says 0."""
 
 
