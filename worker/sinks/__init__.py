@@ -43,6 +43,17 @@ class Sink(Protocol):
         ...
 
 
+class TokenSource(Protocol):
+    """Where a sink gets access tokens of the process's identity; `identity.Tokens` is one."""
+
+    async def token(self, scope: str) -> str:
+        """A token for this scope, asked for at each use. Never logged, never part of an error.
+
+        Raises Misconfigured when no token can be had, SinkUnavailable when the identity service cannot be reached.
+        """
+        ...
+
+
 @runtime_checkable
 class VerifyingSink(Sink, Protocol):
     """A sink that can ask its destination what arrived: for `on_unknown: verify`. Its settings say `verifies`."""

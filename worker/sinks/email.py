@@ -26,7 +26,7 @@ from pydantic import Field, field_validator, model_validator
 from worker.errors import ConfigError, Misconfigured, OutcomeUnknown, Rejected, SinkUnavailable, WorkerError
 from worker.logs import redact
 from worker.settings import FilePath, Secret, SinkSettings, one_of
-from worker.sinks import Delivery
+from worker.sinks import Delivery, TokenSource
 from worker.sinks.addresses import PublicResolver, check_host
 from worker.sinks.email_text import compose, visible
 
@@ -113,6 +113,7 @@ class EmailSink:
     def __init__(
         self,
         settings: EmailSettings,
+        tokens: TokenSource | None = None,
         *,
         resolver: Callable[[], AbstractResolver] = ThreadedResolver,
         tls: Callable[[], ssl.SSLContext] = ssl.create_default_context,
@@ -122,6 +123,7 @@ class EmailSink:
         self._port = settings.port or _PORTS[settings.security]
         self._where = f"sink {settings.name}: {settings.host}"
         self._password = Secret.of(settings, "password")
+        self._tokens = tokens
         self._make_resolver = resolver
         self._make_tls = tls
         self._resolver: AbstractResolver | None = None
