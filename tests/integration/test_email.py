@@ -3,6 +3,7 @@
 import asyncio
 import csv
 import io
+import re
 from dataclasses import replace
 
 import pytest
@@ -94,6 +95,15 @@ async def test_no_line_on_the_wire_is_long_or_holds_more_than_7_bits(mailbox):
         assert raw.isascii()
         assert max(len(line) for line in raw.split(b"\r\n")) <= 998
         assert b"\n" not in raw.replace(b"\r\n", b"")
+
+
+async def test_identifiers_stay_whole_however_long_the_domain_is(mailbox):
+    domain = f"{'x' * 60}.{'y' * 60}.example.org"
+    async with mail_server(mailbox) as port, sink_on(port, **{"from": f"ml@{domain}"}) as sink:
+        await sink.deliver(delivery_of())
+
+    for name in ("Message-ID", "In-Reply-To", "References"):
+        assert re.search(rf"\r\n{name}: <[0-9a-z-]+@{domain}>\r\n".encode(), mailbox.raw[0])
 
 
 async def test_mails_about_one_subject_hang_together_and_others_do_not(mailbox):

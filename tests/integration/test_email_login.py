@@ -164,6 +164,8 @@ async def test_it_logs_in_with_an_access_token_asked_for_at_each_attempt(mailbox
             await sink.deliver(delivery_of())
         await sink.deliver(delivery_of())
 
+        assert TOKEN not in f"{sink!r}{vars(sink)!r}"
+
     assert tokens.scopes == ["https://outlook.office365.com/.default"] * 2
     assert mailbox.logins == [("XOAUTH2", "ml@example.org")]
     assert len(mailbox.messages) == 1

@@ -37,6 +37,8 @@ _log = structlog.get_logger()
 _NAMED = 10
 """So many recipients an error names."""
 _WANTS_LOGIN = frozenset({530, 534, 535, 538})
+_CLOSES = 421
+"""The server ends the session: whoever it had taken before, it takes no message for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ class EmailSink:
 
     async def _send(self, delivery: Delivery, to: Sequence[str]) -> None:
         settings = self._settings
-        message = compose(delivery, sender=settings.sender, to=settings.to, templates=self._templates).as_bytes()
+        message = await asyncio.to_thread(self._message, delivery)  # a large digest takes a few tenths of a second
         deadline = asyncio.get_running_loop().time() + settings.timeout_seconds
         login = await self._login(deadline)
         handed_over = False
@@ -112,6 +114,10 @@ class EmailSink:
         if answers.later:
             said = self._server.said(answers.later[0], login)
             raise PartlyAccepted(said, served=delivery.served | set(answers.taken))
+
+    def _message(self, delivery: Delivery) -> bytes:
+        settings = self._settings
+        return compose(delivery, sender=settings.sender, to=settings.to, templates=self._templates).as_bytes()
 
     async def _login(self, deadline: float) -> Login | None:
         """What to log in with, as it stands now. Raises Misconfigured: the lane waits until it is repaired."""
@@ -141,7 +147,7 @@ class EmailSink:
             try:
                 await client.rcpt(recipient)
             except aiosmtplib.SMTPRecipientRefused as refusal:
-                if refusal.code in _WANTS_LOGIN:
+                if refusal.code in _WANTS_LOGIN or refusal.code == _CLOSES:
                     raise
                 (answers.later if refusal.code < 500 else answers.never).append(refusal)
             else:

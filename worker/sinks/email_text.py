@@ -14,7 +14,7 @@ from email.utils import parseaddr
 from worker.about import Severity
 from worker.notice import notice_of
 from worker.sinks import Delivery
-from worker.sinks.mail_text import MailTemplates, render
+from worker.sinks.mail_text import MailTemplates, render_notice
 
 _LINE_CHARACTERS = 900
 """A line of a header may have 998."""
@@ -39,7 +39,8 @@ def compose(
     delivery: Delivery, *, sender: str, to: Sequence[str], templates: MailTemplates | None = None
 ) -> EmailMessage:
     """The message about a delivery. Raises Rejected when a template of the operator's fails on it."""
-    mail, notice = render(delivery, templates), notice_of(delivery)
+    notice = notice_of(delivery)
+    mail = render_notice(delivery, notice, templates)
     name, address = parseaddr(sender)
     domain = address.rpartition("@")[2]
     message = EmailMessage(policy=_POLICY)

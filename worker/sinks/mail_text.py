@@ -77,8 +77,12 @@ class _Delivery:
 
 def render(delivery: Delivery, templates: MailTemplates | None = None) -> Mail:
     """The mail about a delivery. Raises Rejected when a template of the operator's fails on it."""
+    return render_notice(delivery, notice_of(delivery), templates)
+
+
+def render_notice(delivery: Delivery, notice: Notice, templates: MailTemplates | None) -> Mail:
+    """As `render`, for who has the notice already: of a large digest it takes a while to make."""
     own = templates or MailTemplates()
-    notice = notice_of(delivery)
     variables = _variables(delivery, notice)
 
     def write(part: Part, template: Template) -> str:
