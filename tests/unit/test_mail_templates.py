@@ -84,7 +84,8 @@ def test_two_templates_for_one_part_exclude_each_other(tmp_path):
     assert "exclude each other" in mistake(text_template="x", text_template_file=str(tmp_path / "t"))[1]
 
 
-def test_worker_check_tells_the_line_of_the_file_that_names_the_template():
+def test_worker_check_tells_the_line_of_the_file_that_names_the_template(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     sink = "  - {name: mail, kind: email, host: h.example.org, from: a@example.org, to: [b@example.org], "
     routes = ROUTES.replace("routes:", f'{sink}html_template: "{{{{ nope }}}}"}}\nroutes:')
     [told] = mistakes(WORKER, routes)

@@ -155,13 +155,9 @@ class EmailSink:
         return answers
 
     def _stop_unless_taken(self, answers: _Answers, delivery: Delivery) -> None:
-        """Nobody takes it: the code says whether to try again. But who has it already need not be failed."""
-        if answers.taken:
-            return
-        if answers.later:
-            raise answers.later[0]
-        if not delivery.served:
-            raise answers.never[0]
+        """Nobody takes it: the code says whether to try again. Where some have it already, it is partly done still."""
+        if not answers.taken and not delivery.served:
+            raise (answers.later or answers.never)[0]
 
     def _without(self, served: frozenset[str]) -> str:
         left = [each for each in self._settings.to if each not in served]
