@@ -13,7 +13,7 @@ judge       late or not, a copy or not: duplicates (re-sent events recognised) a
 route       which sinks an event is for; filters and operators say what a filter means
 deliver     one lane per sink: attempts, retries, giving up; chains: whose turn it is; breaker: whether any may flow
 ledger      intent, act, outcome: for sinks that must not act twice and cannot tell
-sinks       the destinations
+sinks       the destinations; identity: access tokens of the process, for those that log in with them
 deadletters what was given up, kept; replay: delivered again; letters: as an operator sees them
 progress    what is settled, and how far without a hole; unsettled: who still waits; lag: for how long;
             givenup: whose successors wait

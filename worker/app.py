@@ -21,12 +21,14 @@ from worker.errors import ConfigError, WatchdogError, WorkerError
 from worker.health import Health
 from worker.http import Endpoints
 from worker.hub import Hub
+from worker.identity import Tokens
 from worker.lease import Leases
 from worker.ledger import Ledger
 from worker.metrics import Metrics
 from worker.process import Opened, Process
 from worker.retry import until_available
 from worker.settings import Secret, SinkSettings
+from worker.sinks import TokenSource
 from worker.sinks.log import LogSettings, LogSink
 from worker.sinks.table import KINDS
 from worker.stores import HubScope, Store
@@ -112,7 +114,9 @@ class Worker:
             port = await endpoints.start()
             opened.push_async_callback(endpoints.aclose)
             _log.info("started", worker=self._name, metrics=f"http://{settings.http.host}:{port}/metrics")
-            credential = await _open_credential(self._config, opened)
+            for_sinks = any(each.needs_identity and not each.dry_run for each in self._config.sinks)
+            credential = await _open_credential(self._config, opened, for_sinks=for_sinks)
+            tokens = Tokens(credential) if credential else None
             hub = Hub(settings.source, credential)
             store = _build_store(self._config, hub.scope, credential)
             opened.push_async_callback(store.aclose)
@@ -124,13 +128,15 @@ class Worker:
             opened.push_async_callback(leases.release)
             if not await until_available(leases.open, stop):
                 return
-            lanes = {each.name: await self._open_lane(each, store, opened) for each in self._config.sinks}
+            lanes = {each.name: await self._open_lane(each, store, tokens, opened) for each in self._config.sinks}
             parts = Opened(self._name, hub, store, leases, lanes, self._metrics, self._health)
             await Process(self._config, parts).run(stop)
 
-    async def _open_lane(self, settings: SinkSettings, store: Store, opened: AsyncExitStack) -> Lane:
+    async def _open_lane(
+        self, settings: SinkSettings, store: Store, tokens: TokenSource | None, opened: AsyncExitStack
+    ) -> Lane:
         log_instead = LogSettings(name=settings.name, dry_run=True)
-        sink = KINDS[settings.kind].build(settings) if not settings.dry_run else LogSink(log_instead)
+        sink = KINDS[settings.kind].build(settings, tokens) if not settings.dry_run else LogSink(log_instead)
         opened.push_async_callback(sink.aclose)
         await sink.open()
         ledger = None
@@ -151,11 +157,13 @@ async def opened_store(config: Config) -> AsyncIterator[Store]:
         yield store
 
 
-async def _open_credential(config: Config, opened: AsyncExitStack) -> DefaultAzureCredential | None:
-    """The identity of the process, where the configuration needs one."""
+async def _open_credential(
+    config: Config, opened: AsyncExitStack, *, for_sinks: bool = False
+) -> DefaultAzureCredential | None:
+    """The identity of the process, where hub, store or sinks need one."""
     settings = config.worker
     by_identity = isinstance(settings.store, BlobStoreSettings) and settings.store.account_url is not None
-    if not by_identity and settings.source.namespace is None:
+    if not by_identity and settings.source.namespace is None and not for_sinks:
         return None
     credential = DefaultAzureCredential()
     opened.push_async_callback(credential.close)

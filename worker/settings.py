@@ -177,6 +177,11 @@ class SinkSettings(Settings):
         return self.ledger == "always" or (self.ledger == "optional" and self.on_unknown is not None)
 
     @property
+    def needs_identity(self) -> bool:
+        """Whether it logs in with access tokens of the process's identity."""
+        return False
+
+    @property
     def attempt_seconds(self) -> float:
         """How long one attempt may take: what a kind says in `timeout_seconds`."""
         return float(getattr(self, "timeout_seconds", _ATTEMPT_SECONDS))

@@ -18,7 +18,19 @@ from tests.mailbox import Mailbox, mail_server
 from worker.sinks import Sink, VerifyingSink
 from worker.sinks.table import KINDS
 
-SECRETS = {"CONTRACT_URL": "hidden-path-4711", "CONTRACT_SECRET": "hidden-signing-key", "CONTRACT_AUTH": "hidden-token"}
+SECRETS = {
+    "CONTRACT_URL": "hidden-path-4711",
+    "CONTRACT_SECRET": "hidden-signing-key",
+    "CONTRACT_AUTH": "hidden-token",
+    "CONTRACT_TOKEN": "hidden-access-token",
+}
+
+
+class FixedToken:
+    """The identity of a process, to log in with."""
+
+    async def token(self, scope: str) -> str:
+        return SECRETS["CONTRACT_TOKEN"]
 
 
 class Rig(Protocol):
@@ -137,7 +149,8 @@ async def rig(request, tmp_path, monkeypatch, logged) -> AsyncIterator[Rig]:
 
 def build(rig: Rig, **more: Any) -> Sink:
     kind = KINDS[rig.kind]
-    return kind.build(kind.settings.model_validate({"name": "out", "kind": rig.kind, **rig.settings(), **more}))
+    settings = kind.settings.model_validate({"name": "out", "kind": rig.kind, **rig.settings(), **more})
+    return kind.build(settings, FixedToken() if settings.needs_identity else None)
 
 
 @asynccontextmanager

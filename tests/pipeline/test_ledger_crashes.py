@@ -10,7 +10,7 @@ from tests.lanes import FakeOwner, LaneScene, id_of, job_of
 from tests.memory_store import Contents, MemoryStore
 from tests.pipeline.stage import Stage, blob_event, message
 from tests.virtual_time import run
-from worker.errors import OutcomeUnknown, SinkUnavailable
+from worker.errors import OutcomeUnknown, PartlyAccepted, SinkUnavailable
 from worker.ledger import EntryState, Ledger, decode
 from worker.metrics import Metrics
 from worker.settings import OnUnknown, SinkSettings
@@ -304,5 +304,72 @@ def test_nothing_is_sent_when_the_partition_was_lost_while_the_intent_was_writte
             stage.lease = True
             await asyncio.sleep(60)
             assert stage.sinks["out"].ids == ["a-1"]
+
+    run(scene())
+
+
+# --- a delivery to several recipients
+
+
+class ListSink:
+    """Serves three recipients; one of them is refused for now at the first attempt that anybody makes, then taken."""
+
+    def __init__(self, world: World, fate: Fate) -> None:
+        self._world = world
+        self._fate = fate
+
+    async def open(self) -> None:
+        pass
+
+    async def aclose(self) -> None:
+        pass
+
+    async def deliver(self, delivery: Delivery) -> None:
+        await self._fate.step()
+        to = sorted({"a", "b", "c"} - delivery.served)
+        later = ["c"] if not self._world.effects else []
+        self._world.effects += [each for each in to if each not in later]
+        await self._fate.step()
+        if later:
+            raise PartlyAccepted("450 for c", served=delivery.served | {"a", "b"})
+
+
+async def live_with_a_list(world: World, name: str, policy: OnUnknown, fate: Fate) -> FakeOwner:
+    """As `live`, to several recipients."""
+    sink, owner = ListSink(world, fate), FakeOwner(name)
+    settings = LedgerSettings(name="out", kind="fake", on_unknown=policy)
+    ledger = Ledger(FatefulStore(world.contents, fate), settings, sink, by=name, metrics=METRICS, clock=wall_clock)
+    scenery = LaneScene(sink, ledger=ledger, metrics=METRICS, give_up_after_seconds=DAY, concurrency=1)
+    async with scenery.running() as stage:
+        stage.lane.submit(job_of(owner, "a", "a1"))
+        async with asyncio.timeout(3600):
+            while not owner.ended and not fate.died.is_set():
+                await asyncio.sleep(1)
+    return owner
+
+
+@pytest.mark.parametrize("policy", ["skip", "resend"])
+def test_dying_at_any_await_no_recipient_is_served_twice_with_skip_and_none_is_left_out_with_resend(policy: OnUnknown):
+    async def lives(death: int | None) -> tuple[Fate, World, list[FakeOwner]]:
+        world, fate = World(), Fate(death)
+        owners = [await live_with_a_list(world, "first", policy, fate)]
+        owners.append(await live_with_a_list(world, "last", policy, Fate()))
+        return fate, world, owners
+
+    async def scene():
+        fate, world, _ = await lives(None)
+        assert sorted(world.effects) == ["a", "b", "c"]
+        served_once = 0
+        for death in range(fate.taken):
+            _, world, owners = await lives(death)
+            letters = [owner.letters["a1"][0] for owner in owners if owner.letters]
+            if policy == "skip":
+                assert len(world.effects) == len(set(world.effects))
+                assert len(world.effects) == 3 or letters == ["unknown_outcome"]
+            else:
+                assert set(world.effects) == {"a", "b", "c"}
+                assert letters == []
+            served_once += sorted(world.effects) == ["a", "b", "c"]
+        assert served_once >= fate.taken / 2  # only around an act does a death cost anything
 
     run(scene())

@@ -21,6 +21,8 @@ class Delivery:
     """SHA-256, hex: the same for re-sent copies, attempts, pods and restarts."""
     replayed: bool = False
     """It was a dead letter, and an operator asked for it again."""
+    served: frozenset[str] = frozenset()
+    """Of a sink with several recipients: those who have it already, from earlier attempts (errors.PartlyAccepted)."""
 
 
 class Sink(Protocol):
@@ -40,6 +42,17 @@ class Sink(Protocol):
 
     async def aclose(self) -> None:
         """Releases what `open` acquired. Safe to call twice, and without `open`."""
+        ...
+
+
+class TokenSource(Protocol):
+    """Where a sink gets access tokens of the process's identity; `identity.Tokens` is one."""
+
+    async def token(self, scope: str) -> str:
+        """A token for this scope, asked for at each use. Never logged, never part of an error.
+
+        Raises Misconfigured when no token can be had, SinkUnavailable when the identity service cannot be reached.
+        """
         ...
 
 

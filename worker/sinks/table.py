@@ -9,8 +9,9 @@ from types import MappingProxyType
 from typing import Any
 
 from worker.settings import SinkSettings
-from worker.sinks import Sink
-from worker.sinks.email import EmailSettings, EmailSink
+from worker.sinks import Sink, TokenSource
+from worker.sinks.email import EmailSink
+from worker.sinks.email_settings import EmailSettings
 from worker.sinks.file import FileSettings, FileSink
 from worker.sinks.log import LogSettings, LogSink
 from worker.sinks.webhook import WebhookSettings, WebhookSink
@@ -21,15 +22,20 @@ class SinkKind:
     """What a kind is made of."""
 
     settings: type[SinkSettings]
-    build: Callable[[Any], Sink]
-    """From an instance of `settings` to the sink, not yet opened."""
+    build: Callable[[Any, TokenSource | None], Sink]
+    """From an instance of `settings` to the sink, not yet opened. There are tokens where its `needs_identity` asks."""
+
+
+def _alone(build: Callable[[Any], Sink]) -> Callable[[Any, TokenSource | None], Sink]:
+    """For kinds that log in by themselves, or not at all."""
+    return lambda settings, _tokens: build(settings)
 
 
 KINDS: Mapping[str, SinkKind] = MappingProxyType(
     {
         "email": SinkKind(EmailSettings, EmailSink),
-        "file": SinkKind(FileSettings, FileSink),
-        "log": SinkKind(LogSettings, LogSink),
-        "webhook": SinkKind(WebhookSettings, WebhookSink),
+        "file": SinkKind(FileSettings, _alone(FileSink)),
+        "log": SinkKind(LogSettings, _alone(LogSink)),
+        "webhook": SinkKind(WebhookSettings, _alone(WebhookSink)),
     }
 )
