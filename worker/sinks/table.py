@@ -10,6 +10,7 @@ from typing import Any
 
 from worker.settings import SinkSettings
 from worker.sinks import Sink, TokenSource
+from worker.sinks.acs_email import AcsEmailSettings, AcsEmailSink
 from worker.sinks.email import EmailSettings, EmailSink
 from worker.sinks.file import FileSettings, FileSink
 from worker.sinks.log import LogSettings, LogSink
@@ -32,6 +33,7 @@ def _alone(build: Callable[[Any], Sink]) -> Callable[[Any, TokenSource | None], 
 
 KINDS: Mapping[str, SinkKind] = MappingProxyType(
     {
+        "acs_email": SinkKind(AcsEmailSettings, AcsEmailSink),
         "email": SinkKind(EmailSettings, EmailSink),
         "file": SinkKind(FileSettings, _alone(FileSink)),
         "log": SinkKind(LogSettings, _alone(LogSink)),
