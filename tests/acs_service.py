@@ -171,6 +171,8 @@ class AcsService:
         """For the next sends, one each; then all is well."""
         self.status_faults: list[Fault] = []
         """The same for the next questions about an operation."""
+        self.fault_for: Callable[[Received], Fault] = lambda _: Fault()
+        """For every other request."""
         self.sends_per_minute: int | None = None
         self.resume = asyncio.Event()
         """Ends what stalls."""
@@ -205,8 +207,10 @@ class AcsService:
         self.received.append(received)
         sending = request.method == "POST"
         faults = self.faults if sending else self.status_faults
-        fault = faults.pop(0) if faults else Fault()
+        fault = faults.pop(0) if faults else self.fault_for(received)
         await self._befall(request, fault.before)
+        if fault.before == "drop":
+            return web.Response()  # which nobody gets
         if fault.status is not None:
             return web.Response(status=fault.status, text=fault.text, headers=fault.headers)
         try:
