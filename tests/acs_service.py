@@ -177,6 +177,7 @@ class AcsService:
         self.resume = asyncio.Event()
         """Ends what stalls."""
         self.stalled = asyncio.Event()
+        self._busy = 0
         self._begun: list[float] = []
 
     @property
@@ -195,7 +196,24 @@ class AcsService:
         """As after whatever time the service remembers operations for."""
         self.operations.clear()
 
+    def start_anew(self) -> None:
+        """As if nothing had come yet."""
+        for record in (self.received, self.accepted, self.sent, self.operations):
+            record.clear()
+
+    async def idle(self) -> None:
+        """Returns when no request is being handled."""
+        while self._busy:
+            await asyncio.sleep(0.001)
+
     async def handle(self, request: web.Request) -> web.StreamResponse:
+        self._busy += 1
+        try:
+            return await self._handle(request)
+        finally:
+            self._busy -= 1
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
         received = Received(
             request.method,
