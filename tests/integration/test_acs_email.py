@@ -17,6 +17,7 @@ from tests.acs_service import AcsService, Credential, Fault, Operation, Received
 from tests.deliveries import ELEMENT, delivery_of
 from tests.support import free_port
 from worker.errors import Misconfigured, OutcomeUnknown, Rejected, SinkUnavailable
+from worker.events import DIGEST_TYPE
 from worker.identity import Tokens
 from worker.sinks.acs_body import operation_id
 from worker.sinks.acs_email import AcsEmailSettings, AcsEmailSink
@@ -95,6 +96,26 @@ async def test_the_mail_says_what_happened_to_whom_and_which_event_it_is(service
         "userEngagementTrackingDisabled": True,
     }
     assert "Run Failed" in mail.subject
+
+
+async def test_a_digest_goes_out_as_one_mail_with_its_list_attached(service, sink_to):
+    rows = [{"id": f"e{n}", "title": f"Run Failed: exp / run-{n}", "severity": "error"} for n in range(300)]
+    element = {
+        "specversion": "1.0",
+        "id": "d1",
+        "type": DIGEST_TYPE,
+        "source": "/worker",
+        "subject": "exp",
+        "data": {"count": 300, "because": "group", "group": {"experiment": "exp"}, "events": rows},
+    }
+    await (await sink_to(service)).deliver(delivery_of(element))
+
+    [(_, message)] = service.sent
+    [attached] = message["attachments"]
+    assert (attached["name"], attached["contentType"]) == ("events.csv", "text/csv")
+    listed = base64.b64decode(attached["contentInBase64"]).decode()
+    assert all(f"Run Failed: exp / run-{n}" in listed for n in range(300))
+    assert message["content"]["subject"].startswith("300 events")
 
 
 async def test_copies_answers_and_tracking_go_out_as_configured(service, sink_to):

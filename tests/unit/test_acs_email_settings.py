@@ -44,7 +44,7 @@ def test_what_is_left_out_has_a_careful_value():
     settings = AcsEmailSettings.model_validate(GOOD)
     assert (settings.concurrency, settings.timeout_seconds, settings.attempt_seconds) == (2, 30, 50)
     assert (settings.api_version, settings.user_engagement_tracking_disabled) == ("2025-09-01", True)
-    assert settings.scope == "https://communication.azure.com//.default"
+    assert settings.token_scope == "https://communication.azure.com//.default"
 
 
 @pytest.mark.parametrize(
@@ -56,6 +56,8 @@ def test_what_is_left_out_has_a_careful_value():
         (BY_KEY | {"endpoint": None}, (), "add endpoint: https://NAME.communication.azure.com"),
         (BY_IDENTITY | {"endpoint": None}, (), "add endpoint: https://NAME.communication.azure.com"),
         (BY_IDENTITY | {"access_key_env": "A"}, (), "auth: identity needs no access_key_env"),
+        ({"scope": "https://example.org/.default"}, (), "scope is for auth: identity"),
+        (BY_IDENTITY | {"scope": "two words"}, ("scope",), "should match pattern"),
         ({"auth": "password"}, ("auth",), "'key' or 'identity'"),
         (BY_KEY | {"endpoint": "ml.communication.azure.com"}, ("endpoint",), "begin with https:// and a host"),
         (BY_KEY | {"endpoint": "http://ml.communication.azure.com"}, ("endpoint",), "without encryption"),

@@ -28,6 +28,10 @@ from worker.sinks.posting import Answer, Poster, refusal
 
 _MOST_RECIPIENTS = 50
 """Of one request, as documented."""
+_SCOPE = "https://communication.azure.com//.default"
+"""What a token is asked for. With two slashes, as the vendor's own e-mail clients ask: the resource's name ends with one,
+and a token says it as it was asked for. Others ask with one slash; only of this form is it known that the service for
+e-mail gets it every day."""
 _TOKEN_SECONDS = 10.0
 _ASK_SECONDS = 10.0
 _WILL_NOT_GO_OUT = frozenset({"Failed", "Canceled"})
@@ -57,9 +61,8 @@ class AcsEmailSettings(SinkSettings):
     connection_string_file: FilePath | None = None
     access_key_env: str | None = None
     access_key_file: FilePath | None = None
-    scope: str = Field(default="https://communication.azure.com//.default", min_length=1)
-    """What a token is asked for. With two slashes, as the vendor's own e-mail clients ask in every language: the
-    resource's name ends with one, and Entra writes it into the token as it was asked for. Other clouds differ."""
+    scope: str | None = Field(default=None, pattern=r"^[!-~]+$")
+    """identity: what a token is asked for; None: the public cloud's."""
     api_version: str = Field(default="2025-09-01", pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}(-preview)?$")
     """Of the service's API. The first that documents Operation-Id in its clients."""
     sender: str = Field(alias="from")
@@ -124,6 +127,8 @@ class AcsEmailSettings(SinkSettings):
         if self.needs_identity:
             if found := [key for key in _SECRETS if given[key] is not None]:
                 raise ValueError(f"auth: identity needs no {found[0]}; keep one of the two")
+        elif self.scope is not None:
+            raise ValueError("scope is for auth: identity; remove it, or add auth: identity")
         else:
             one_of(given, *_SECRETS)
         by_connection_string = self.connection_string_env or self.connection_string_file
@@ -136,6 +141,11 @@ class AcsEmailSettings(SinkSettings):
     def needs_identity(self) -> bool:
         """Whether it logs in with access tokens of the process's identity."""
         return self.auth == "identity"
+
+    @property
+    def token_scope(self) -> str:
+        """What a token is asked for."""
+        return self.scope or _SCOPE
 
     @property
     def attempt_seconds(self) -> float:
@@ -169,7 +179,7 @@ class AcsEmailSink:
             endpoint=settings.endpoint,
             connection_string=Secret.of(settings, "connection_string"),
             access_key=Secret.of(settings, "access_key"),
-            token=partial(tokens.token, settings.scope) if tokens and settings.needs_identity else None,
+            token=partial(tokens.token, settings.token_scope) if tokens and settings.needs_identity else None,
             allow_private=settings.allow_private,
             clock=clock,
         )
