@@ -5,7 +5,7 @@ import pytest
 from azure.core.exceptions import ClientAuthenticationError, ServiceRequestError
 from structlog.testing import capture_logs
 
-from tests.acs_service import Credential, Fault, Received
+from tests.acs_service import Credential, Fault, Operation, Received
 from tests.deliveries import delivery_of
 from tests.integration.acs import OTHER, refusal, service, sink_to
 from tests.support import free_port

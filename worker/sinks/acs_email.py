@@ -30,8 +30,8 @@ _MOST_RECIPIENTS = 50
 """Of one request, as documented."""
 _SCOPE = "https://communication.azure.com//.default"
 """What a token is asked for. With two slashes, as the vendor's own e-mail clients ask: the name of the resource ends
-with one, and a token says it as it was asked for. Others ask with one; only of this form is it known that the service for
-e-mail gets it every day."""
+with one, and a token says it as it was asked for. Others ask with one slash; only of this form is it known that the
+service for e-mail gets it every day."""
 _TOKEN_SECONDS = 10.0
 _ASK_SECONDS = 10.0
 _WILL_NOT_GO_OUT = frozenset({"Failed", "Canceled"})
