@@ -1,9 +1,10 @@
 """A mail server for tests: aiosmtpd on a free port, that does as it is told and keeps a record of what it took."""
 
 import asyncio
+import base64
 import ssl
 import warnings
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from email import message_from_bytes
 from email.message import EmailMessage
@@ -20,7 +21,11 @@ class Mailbox:
 
     def __init__(self) -> None:
         self.messages: list[EmailMessage] = []
+        self.raw: list[bytes] = []
+        """The messages as they came over the wire."""
         self.recipients: list[list[str]] = []
+        self.logins: list[tuple[str, str]] = []
+        """Those that succeeded: method and name."""
         self.greeted_as: list[str] = []
         self.encrypted: list[bool] = []
         self.to_sender = "250 OK"
@@ -56,12 +61,26 @@ class Mailbox:
             message = message_from_bytes(envelope.content, policy=default)
             assert isinstance(message, EmailMessage)
             self.messages.append(message)
+            self.raw.append(envelope.original_content)
             self.recipients.append(list(envelope.rcpt_tos))
         if self.vanishes == "after":
             server.transport.abort()
         if self.silent:
             await asyncio.Event().wait()
         return self.to_data
+
+
+class _Server(SMTP):
+    """With the login of Exchange Online, and how that refuses a token: a challenge first, which wants an answer."""
+
+    async def auth_XOAUTH2(self, _server: SMTP, args: list[str]) -> AuthResult:  # noqa: N802 - aiosmtpd's name
+        user, bearer, *_ = base64.b64decode(args[1]).decode().split("\1")
+        login = LoginPassword(user.removeprefix("user=").encode(), bearer.removeprefix("auth=Bearer ").encode())
+        result = self._authenticate("XOAUTH2", login)
+        if not result.success:
+            await self.push("334 eyJzdGF0dXMiOiI0MDAifQ==")
+            assert await self._reader.readline() == b"\r\n"
+        return result
 
 
 @asynccontextmanager
@@ -71,23 +90,30 @@ async def mail_server(
     starttls: ssl.SSLContext | None = None,
     tls: ssl.SSLContext | None = None,
     password: str | None = None,
+    token: str | None = None,
+    methods: Iterable[str] = ("PLAIN", "LOGIN"),
 ) -> AsyncIterator[int]:
-    """Serves on a free port of this machine and gives it."""
+    """Serves on a free port of this machine and gives it. With a token, XOAUTH2 is the only way to log in."""
 
-    def authenticate(_server: Any, _session: Any, _envelope: Any, _mechanism: str, data: LoginPassword) -> AuthResult:
-        return AuthResult(success=data.password == (password or "").encode(), handled=False)
+    def authenticate(_server: Any, _session: Any, _envelope: Any, method: str, data: LoginPassword) -> AuthResult:
+        success = data.password == (token or password or "").encode()
+        if success:
+            mailbox.logins.append((method, data.login.decode()))
+        return AuthResult(success=success, handled=False)
 
     def protocol() -> SMTP:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # that a login without encryption is not safe
-            return SMTP(
+            return _Server(
                 mailbox,
                 hostname="mail.test",
                 tls_context=starttls,
                 require_starttls=starttls is not None,
                 authenticator=authenticate,
-                auth_required=password is not None,
+                auth_required=password is not None or token is not None,
                 auth_require_tls=False,
+                auth_exclude_mechanism={"PLAIN", "LOGIN"}.difference(methods if token is None else ())
+                | ({"XOAUTH2"} if token is None else set()),
                 timeout=30,
                 loop=loop,
             )

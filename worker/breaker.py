@@ -12,7 +12,7 @@ from enum import StrEnum
 
 import structlog
 
-from worker.errors import OutcomeUnknown, SinkUnavailable
+from worker.errors import OutcomeUnknown, PartlyAccepted, SinkUnavailable
 from worker.events import Subject
 from worker.metrics import Metrics
 
@@ -78,6 +78,9 @@ class Breaker:
 
     def failed(self, subject: Subject, error: SinkUnavailable | OutcomeUnknown, *, probe: bool) -> None:
         """A temporary failure. Retry-After binds the whole lane once several subjects were told."""
+        if isinstance(error, PartlyAccepted):
+            self.answered()  # it works; one full mailbox must not hold up everybody's mail
+            return
         self._refused.clear()
         self._failures += 1
         _add(self._failing, subject)

@@ -7,7 +7,7 @@ owner by owner in turn, so that a partition with a long queue does not delay the
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from prometheus_client import Gauge
@@ -66,6 +66,11 @@ class Job:
     def subject(self) -> Subject:
         """What order is kept for."""
         return self.delivery.released.placed.event.key
+
+    def learn_served(self) -> None:
+        """Tells the delivery who has it already."""
+        if self.memo.served != self.delivery.served:
+            self.delivery = replace(self.delivery, served=self.memo.served)
 
     @property
     def since(self) -> float:

@@ -32,6 +32,8 @@ _EXPIRY_FIRST_SECONDS = 60.0
 """Not at once: at the start the store is busy with partitions that change hands."""
 _EXPIRY_SECONDS = 3600.0
 _DAY_SECONDS = 86_400.0
+_NAMED = 10
+"""So many recipients a letter names."""
 
 
 def from_bad_event(message: Message, index: int | None, bad: BadEvent) -> DeadLetter:
@@ -62,6 +64,8 @@ def from_delivery(delivery: Delivery, *, reason: str, detail: str, attempts: int
     """The letter of an event that one sink did not get."""
     placed = delivery.released.placed
     message, event, index = placed.message, placed.event, placed.position.element
+    if delivery.served:
+        detail = f"{detail} ({len(delivery.served)} have it already: {_names(delivery.served)})"
     return replace(
         from_bad_event(message, index, BadEvent(reason, detail)),
         id=_stable_id(message, index, delivery.sink),
@@ -74,6 +78,11 @@ def from_delivery(delivery: Delivery, *, reason: str, detail: str, attempts: int
         source=event.source,
         idempotency_key=delivery.idempotency_key,
     )
+
+
+def _names(served: frozenset[str]) -> str:
+    shown = sorted(served)[:_NAMED]
+    return ", ".join(shown) + (f" and {len(served) - _NAMED} more" if len(served) > _NAMED else "")
 
 
 def from_bad_elements(

@@ -14,7 +14,15 @@ import structlog
 
 from worker.breaker import Breaker, Flow
 from worker.chains import Chain, Chains, Job, Owner
-from worker.errors import Misconfigured, OutcomeUnknown, Rejected, SinkUnavailable, StoreUnavailable, WorkerError
+from worker.errors import (
+    Misconfigured,
+    OutcomeUnknown,
+    PartlyAccepted,
+    Rejected,
+    SinkUnavailable,
+    StoreUnavailable,
+    WorkerError,
+)
 from worker.ledger import Later, Ledger, Skipped
 from worker.metrics import Metrics
 from worker.settings import SinkSettings
@@ -49,6 +57,7 @@ class Outcome(StrEnum):
 
 _FAILURES: dict[type[WorkerError], Outcome] = {
     SinkUnavailable: Outcome.UNAVAILABLE,
+    PartlyAccepted: Outcome.UNAVAILABLE,
     OutcomeUnknown: Outcome.UNKNOWN,
     Misconfigured: Outcome.MISCONFIGURED,
 }
@@ -192,7 +201,13 @@ class Lane:
             if not job.owner.is_ours():  # the intent took its time, or the process was frozen meanwhile
                 raise Later("the partition is no longer surely ours")
             job.attempts += 1
-            await self._sink.deliver(job.delivery)
+            job.learn_served()  # by now the ledger has told
+            try:
+                await self._sink.deliver(job.delivery)
+            except PartlyAccepted as error:
+                job.memo.served |= error.served
+                job.learn_served()
+                raise
 
         if self._ledger is not None:
             return await self._ledger.once(job.delivery, job.memo, act, attempt=job.attempts + 1)

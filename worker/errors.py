@@ -21,6 +21,14 @@ class SinkUnavailable(WorkerError):
         super().__init__(message)
 
 
+class PartlyAccepted(SinkUnavailable):
+    """Some recipients have it, by this attempt or earlier ones: try again, for the others only."""
+
+    def __init__(self, message: str, *, served: frozenset[str]) -> None:
+        self.served = served
+        super().__init__(message)
+
+
 class Rejected(WorkerError):
     """The destination will never take this event: it becomes a dead letter."""
 

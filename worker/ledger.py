@@ -25,6 +25,7 @@ from worker.errors import (
     Conflict,
     Misconfigured,
     OutcomeUnknown,
+    PartlyAccepted,
     Rejected,
     SinkUnavailable,
     StoreUnavailable,
@@ -68,7 +69,7 @@ class EntryState(StrEnum):
     INTENT = "intent"
     ACCEPTED = "accepted"
     FAILED = "failed"
-    """The attempt surely had no effect."""
+    """The attempt surely had no effect; or only on those in `served`."""
     SKIPPED = "skipped"
     """The outcome was unknown, and it was decided not to act again."""
 
@@ -82,18 +83,29 @@ class Entry(NamedTuple):
     deadline: float
     """Unix time after which the attempt has surely ended."""
     attempt: int
+    served: tuple[str, ...] = ()
+    """The recipients who have it, of several (errors.PartlyAccepted); an intent that follows keeps them."""
 
 
 def encode(entry: Entry) -> bytes:
-    """The entry as JSON."""
-    return orjson.dumps(entry._asdict())
+    """The entry as JSON. `served` is left out where nobody is: so it was before there was such a thing."""
+    content = entry._asdict()
+    if not entry.served:
+        del content["served"]
+    return orjson.dumps(content)
 
 
 def decode(payload: bytes) -> Entry:
     """The entry in these bytes. What cannot be read is an intent whose time is over: an unknown outcome."""
     try:
         content = orjson.loads(payload)
-        return Entry(EntryState(content["state"]), content["by"], float(content["deadline"]), int(content["attempt"]))
+        return Entry(
+            EntryState(content["state"]),
+            content["by"],
+            float(content["deadline"]),
+            int(content["attempt"]),
+            tuple(str(each) for each in content.get("served", ())),
+        )
     except (ValueError, TypeError, KeyError):
         return Entry(EntryState.INTENT, "", 0.0, 0)
 
@@ -106,6 +118,8 @@ class Memo:
     """What its intents are signed with here; empty before the first."""
     unknown: bool = False
     """The last attempt that was begun here did not end in a definite way."""
+    served: frozenset[str] = frozenset()
+    """Who has it already, by what this process did and by what the store said before an attempt."""
 
 
 class Ledger:
@@ -145,6 +159,11 @@ class Ledger:
         memo.unknown = True
         try:
             await self._bounded(act)
+        except PartlyAccepted as error:
+            memo.unknown = False
+            memo.served |= error.served
+            await self._record_served(delivery, entry, version, memo.served)
+            raise
         except (SinkUnavailable, Rejected, Misconfigured, Later):
             memo.unknown = False
             await self._note_failure(delivery, entry, version)
@@ -165,8 +184,10 @@ class Ledger:
             with suppress(Conflict):
                 return await self._write_intent(delivery, memo, attempt, expected=None)
         stored = await self._store.read_entry(delivery.idempotency_key)
-        if stored is not None and not await self._may_act(delivery, memo, stored):
-            return None
+        if stored is not None:
+            memo.served |= frozenset(decode(stored.payload).served)
+            if not await self._may_act(delivery, memo, stored):
+                return None
         try:
             return await self._write_intent(delivery, memo, attempt, expected=stored.version if stored else None)
         except Conflict:
@@ -220,7 +241,7 @@ class Ledger:
         began = self._clock()
         deadline = began + _WRITE_SECONDS + self._act_seconds + _CLOCKS_SECONDS
         memo.by = memo.by or f"{self._by}/{next(self._numbers)}"
-        entry = Entry(EntryState.INTENT, memo.by, deadline, attempt)
+        entry = Entry(EntryState.INTENT, memo.by, deadline, attempt, tuple(sorted(memo.served)))
         version = await self._write(delivery, entry, expected=expected)
         memo.unknown = False
         if self._clock() > began + _WRITE_SECONDS:
@@ -250,6 +271,26 @@ class Ledger:
                 stored = await self._patiently(partial(self._store.read_entry, delivery.idempotency_key))
                 if stored is not None and decode(stored.payload).state is EntryState.ACCEPTED:
                     return
+                version = stored.version if stored else None
+            else:
+                return
+
+    async def _record_served(
+        self, delivery: Delivery, entry: Entry, version: StateVersion | None, served: frozenset[str]
+    ) -> None:
+        """Keeps at it as well: who has it must never get it again."""
+        partly = entry._replace(state=EntryState.FAILED, served=tuple(sorted(served)))
+        while True:
+            try:
+                await self._patiently(partial(self._write, delivery, partly, expected=version))
+            except Conflict:
+                # Our own write, whose answer was lost; or somebody took us for dead and is at it: then it is told them.
+                stored = await self._patiently(partial(self._store.read_entry, delivery.idempotency_key))
+                there = decode(stored.payload) if stored else entry
+                if there.state is EntryState.ACCEPTED or (there.by == entry.by and there.state is EntryState.FAILED):
+                    return
+                state = EntryState.FAILED if there.by == entry.by else there.state
+                partly = there._replace(state=state, served=tuple(sorted(served.union(there.served))))
                 version = stored.version if stored else None
             else:
                 return

@@ -1,73 +1,22 @@
 """The e-mail sink against a real mail server: what arrives, and what each way of failing means."""
 
 import asyncio
-import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import csv
+import io
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
-from structlog.testing import capture_logs
 
 from tests.deliveries import ELEMENT, delivery_of
+from tests.emails import LEAD, ONCALL, RUN, digest, hostile_delivery, html_of, sink_on, text_of
 from tests.mailbox import HOST, Mailbox, mail_server
 from tests.support import free_port
 from worker.errors import Misconfigured, OutcomeUnknown, Rejected, SinkUnavailable
-from worker.sinks.email import EmailSettings, EmailSink
-
-PASSWORD = "hidden-password"
-ONCALL, LEAD = "oncall@example.org", "lead@example.org"
 
 
 @pytest.fixture
 def mailbox() -> Mailbox:
     return Mailbox()
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory):
-    """The server's context, and the file of what a client must trust to believe it."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "mail.test")])
-    now = datetime.now(UTC)
-    signed = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address(HOST))]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    folder = tmp_path_factory.mktemp("tls")
-    trusted, private = folder / "trusted.pem", folder / "key.pem"
-    trusted.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
-    private.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(trusted, private)
-    return context, trusted
-
-
-@asynccontextmanager
-async def sink_on(port: int, *, trusted=None, **more) -> AsyncIterator[EmailSink]:
-    given = {"name": "oncall", "host": HOST, "port": port, "security": "none", "from": "ML <ml@example.org>"}
-    settings = EmailSettings.model_validate(given | {"to": [ONCALL]} | more)
-    sink = EmailSink(settings, tls=lambda: ssl.create_default_context(cafile=trusted))
-    await sink.open()
-    try:
-        yield sink
-    finally:
-        await sink.aclose()
 
 
 # --- what arrives
@@ -79,17 +28,17 @@ async def test_the_message_says_what_happened_to_whom_and_in_headers_which_event
         await sink.deliver(delivery)
 
     [mail] = mailbox.messages
-    assert mail["Subject"] == "RunStatusChanged Failed: experiments/exp/runs/run-1"
+    assert mail["Subject"] == "Run Failed: exp"
     assert (mail["From"], mail["To"]) == ("ML <ml@example.org>", f"{ONCALL}, {LEAD}")
     assert mail["Message-ID"] == f"<{delivery.idempotency_key}@example.org>"
     assert (mail["X-Idempotency-Key"], mail["X-Event-Id"]) == (delivery.idempotency_key, "e1")
     assert mail["Auto-Submitted"] == "auto-generated"
     assert mailbox.recipients == [[ONCALL, LEAD]]
-    text = mail.get_content()
-    for said in ("2017-06-26T18:41:00.9584103Z", "/subscriptions/s/workspaces/ws", '"note": "naïve ☃"'):
-        assert said in text
-    assert "late" not in text
-    assert "replay" not in text
+    assert [part.get_content_type() for part in mail.walk()] == ["multipart/alternative", "text/plain", "text/html"]
+    for text in (text_of(mail), html_of(mail).replace("&#34;", '"')):
+        for said in ("2017-06-26T18:41:00.9584103Z", "/subscriptions/s/workspaces/ws", '"note": "naïve ☃"'):
+            assert said in text
+        assert "This is" not in text
 
 
 async def test_every_attempt_sends_the_same_bytes(mailbox):
@@ -97,41 +46,126 @@ async def test_every_attempt_sends_the_same_bytes(mailbox):
         await sink.deliver(delivery_of())
         await sink.deliver(delivery_of())
 
-    first, second = mailbox.messages
-    assert first.as_bytes() == second.as_bytes()
+        await sink.deliver(digest(3))
+        await sink.deliver(digest(3))
+
+    first, second, third, fourth = mailbox.raw
+    assert first == second
+    assert third == fourth
 
 
 async def test_a_late_event_and_a_replayed_one_say_so_in_the_text(mailbox):
     async with mail_server(mailbox) as port, sink_on(port) as sink:
         await sink.deliver(replace(delivery_of(late_by_ms=5300), replayed=True))
 
-    text = mailbox.messages[0].get_content()
-    assert "late: it came 5.3 seconds after" in text
-    assert "a replay" in text
+        await sink.deliver(delivery_of(late_by_ms=5300))
+
+    replayed, late = ((text_of(mail), html_of(mail)) for mail in mailbox.messages)
+    assert all("a replay" in text for text in replayed)
+    assert all("late: it came 5.3 seconds after" in text for text in late)
 
 
 async def test_an_event_cannot_write_headers_or_lines_that_look_like_the_workers(mailbox):
-    hostile = "x\r\nBcc: thief@example.org\r\n\r\nRoute: none\u2028\x00\u202e.\r\n.\r\nQUIT"
-    element = ELEMENT | {"subject": hostile, "id": hostile, "topic": hostile, "data": hostile}
     async with mail_server(mailbox) as port, sink_on(port) as sink:
-        await sink.deliver(delivery_of(element | {"eventType": hostile}))
+        await sink.deliver(hostile_delivery())
 
     [mail] = mailbox.messages
     assert mail["Bcc"] is None
     assert mailbox.recipients == [[ONCALL]]
-    assert [line for line in mail.get_content().splitlines() if line.startswith(("Bcc:", "Route:"))] == [
+    assert len(list(mail.walk())) == 3
+    text = text_of(mail)
+    assert [line for line in text.splitlines() if line.startswith(("Bcc:", "Route:", "QUIT"))] == [
         "Route:           all"
     ]
-    assert mail.get_content().rstrip().endswith("QUIT")
+    assert "  Bcc: thief@example.org" in text.splitlines()
+    assert "<script" not in html_of(mail)
+    assert "<img" not in html_of(mail)
+    assert "{{ 7*7 }}" in text
+    assert "{{ 7*7 }}" in html_of(mail)
+
+
+async def test_no_line_on_the_wire_is_long_or_holds_more_than_7_bits(mailbox):
+    hard = {"subject": "naïve ☃ " * 1000, "id": "é" * 3000, "data": {"log": "ü" * 10_000, "x" * 5000: ["=_0_" * 5000]}}
+    async with mail_server(mailbox) as port, sink_on(port) as sink:
+        for delivery in (delivery_of(ELEMENT | hard), hostile_delivery(), digest(300)):
+            await sink.deliver(delivery)
+
+    for raw in mailbox.raw:
+        assert raw.isascii()
+        assert max(len(line) for line in raw.split(b"\r\n")) <= 998
+        assert b"\n" not in raw.replace(b"\r\n", b"")
+
+
+async def test_mails_about_one_subject_hang_together_and_others_do_not(mailbox):
+    async with mail_server(mailbox) as port, sink_on(port) as sink:
+        for change in ({}, {"id": "e2"}, {"subject": "experiments/exp/runs/run-2"}):
+            await sink.deliver(delivery_of(ELEMENT | change))
+
+    threads = [mail["References"] for mail in mailbox.messages]
+    assert threads[0] == threads[1] != threads[2]
+    assert [mail["In-Reply-To"] for mail in mailbox.messages] == threads
+    assert threads[0].startswith("<thread-")
+    assert threads[0].endswith("@example.org>")
+    assert len({mail["Message-ID"] for mail in mailbox.messages}) == 3
+
+
+@pytest.mark.parametrize(("status", "importance"), [("Failed", "high"), ("Completed", None)])
+async def test_only_an_error_is_marked_important(mailbox, status, importance):
+    async with mail_server(mailbox) as port, sink_on(port) as sink:
+        await sink.deliver(delivery_of(RUN | {"data": {"runStatus": status}}))
+
+    [mail] = mailbox.messages
+    assert (mail["Importance"], mail["X-Priority"]) == (importance, importance and "1")
+
+
+async def test_a_digest_counts_lists_what_fits_and_attaches_all(mailbox):
+    async with mail_server(mailbox) as port, sink_on(port) as sink:
+        await sink.deliver(digest(230))
+
+    [mail] = mailbox.messages
+    assert mail["Subject"].startswith("230 events: 116 Run Failed")
+    assert "and 30 more, all in the attachment" in text_of(mail)
+    assert "and 30 more, all in the attachment" in html_of(mail)
+    assert html_of(mail).count("<a href=") == 200
+    [attached] = mail.iter_attachments()
+    assert (attached.get_filename(), attached.get_content_type()) == ("events.csv", "text/csv")
+    rows = list(csv.DictReader(io.StringIO(attached.get_payload(decode=True).decode("utf-8-sig"))))
+    assert [row["id"] for row in rows] == [f"event-{number}" for number in range(230)]
+    assert (rows[3]["lateby"], rows[2]["superseded"], rows[0]["state"]) == ("5300", "true", "Failed")
+
+
+async def test_an_operators_templates_write_the_mail(mailbox, tmp_path):
+    (tmp_path / "mail.html").write_text("<p>{{ event.subject }} & {{ notice.severity }}</p>")
+    own = {
+        "subject_template": "[ML]\n{{ notice.title }}",
+        "text_template": "{{ delivery.route }}: {{ event.data.note | default('nothing') }}",
+        "html_template_file": str(tmp_path / "mail.html"),
+    }
+    async with mail_server(mailbox) as port, sink_on(port, **own) as sink:
+        await sink.deliver(delivery_of(ELEMENT | {"subject": "<b>"}))
+
+    [mail] = mailbox.messages
+    assert mail["Subject"] == "[ML] Run Failed: <b>"
+    assert text_of(mail).strip() == "all: naïve ☃"
+    assert html_of(mail).strip() == "<p>&lt;b&gt; & error</p>"
+
+
+async def test_a_template_that_fails_on_an_event_makes_it_a_dead_letter_with_the_line(mailbox):
+    own = "\n{% if notice.entries %}{% else %}{{ 1 / (event.data.number | default(1)) }}{% endif %}"
+    async with mail_server(mailbox) as port, sink_on(port, text_template=own) as sink:
+        with pytest.raises(Rejected, match=r"text_template cannot be filled in, line 2: division by zero"):
+            await sink.deliver(delivery_of(ELEMENT | {"data": {"number": 0}}))
+
+    assert mailbox.messages == []
 
 
 @pytest.mark.parametrize("subject", ["ü" * 500, "x" * 3000, "naïve ☃ " * 20, None])
 async def test_any_subject_arrives_readable_and_short(mailbox, subject):
     async with mail_server(mailbox) as port, sink_on(port) as sink:
-        await sink.deliver(delivery_of(ELEMENT | {"subject": subject}))
+        await sink.deliver(delivery_of(ELEMENT | {"subject": subject, "eventType": "Shop.Happened", "data": None}))
 
     line = mailbox.messages[0]["Subject"]
-    assert line.startswith(f"RunStatusChanged Failed: {(subject or '(no subject)')[:12]}")
+    assert line.startswith(f"Happened: {(subject or '(no subject)')[:12]}")
     assert len(line) <= 200
 
 
@@ -139,101 +173,9 @@ async def test_large_data_is_cut_and_the_message_says_so(mailbox):
     async with mail_server(mailbox) as port, sink_on(port) as sink:
         await sink.deliver(delivery_of(ELEMENT | {"data": {"log": "y" * 2_000_000}}))
 
-    text = mailbox.messages[0].get_content()
-    assert len(text) < 25_000
-    assert "cut here, after 20,000 of 2,000," in text
-
-
-# --- encryption and login
-
-
-async def test_starttls_encrypts_before_anything_is_said(mailbox, certificate):
-    context, trusted = certificate
-    async with (
-        mail_server(mailbox, starttls=context) as port,
-        sink_on(port, trusted=trusted, security="starttls") as sink,
-    ):
-        await sink.deliver(delivery_of())
-
-    assert mailbox.encrypted == [False, True]
-    assert mailbox.greeted_as == [f"[{HOST}]"] * 2
-    assert len(mailbox.messages) == 1
-
-
-async def test_tls_encrypts_from_the_first_byte(mailbox, certificate):
-    context, trusted = certificate
-    async with mail_server(mailbox, tls=context) as port, sink_on(port, trusted=trusted, security="tls") as sink:
-        await sink.deliver(delivery_of())
-
-    assert len(mailbox.messages) == 1
-
-
-async def test_a_server_that_offers_no_encryption_gets_no_message_in_the_open(mailbox):
-    async with mail_server(mailbox) as port, sink_on(port, security="starttls") as sink:
-        with pytest.raises(Misconfigured, match="STARTTLS"):
-            await sink.deliver(delivery_of())
-
-    assert mailbox.messages == []
-
-
-@pytest.mark.parametrize("security", ["starttls", "tls"])
-async def test_a_certificate_that_is_not_trusted_gets_no_message(mailbox, certificate, security):
-    context, _ = certificate
-    async with (
-        mail_server(mailbox, **{security: context}) as port,
-        sink_on(port, security=security) as sink,
-    ):
-        with pytest.raises(SinkUnavailable, match="certificate that is not trusted"):
-            await sink.deliver(delivery_of())
-
-    assert mailbox.messages == []
-
-
-async def test_the_wrong_kind_of_security_for_the_port_is_said(mailbox):
-    async with mail_server(mailbox) as port, sink_on(port, security="tls") as sink:
-        with pytest.raises(SinkUnavailable, match="is it the right port"):
-            await sink.deliver(delivery_of())
-
-
-async def test_it_logs_in_with_the_password_as_it_stands_at_that_moment(mailbox, tmp_path):
-    file = tmp_path / "password"
-    file.write_text("wrong\n")
-    async with (
-        mail_server(mailbox, password="pässword") as port,
-        sink_on(port, username="ml", password_file=str(file)) as sink,
-    ):
-        with pytest.raises(Misconfigured, match="535"):
-            await sink.deliver(delivery_of())
-        file.write_text("pässword\n")
-        await sink.deliver(delivery_of())
-
-    assert len(mailbox.messages) == 1
-
-
-async def test_a_password_that_is_missing_or_refused_or_wanted_pauses_and_is_never_shown(mailbox, monkeypatch):
-    async with mail_server(mailbox, password="another") as port:
-        async with sink_on(port) as sink:
-            with pytest.raises(Misconfigured, match="530"):
-                await sink.deliver(delivery_of())
-        async with sink_on(port, username="ml", password_env="MAIL_PASSWORD") as sink:
-            with pytest.raises(Misconfigured, match="MAIL_PASSWORD is not set"):
-                await sink.deliver(delivery_of())
-            monkeypatch.setenv("MAIL_PASSWORD", PASSWORD)
-            with pytest.raises(Misconfigured) as refused:
-                await sink.deliver(delivery_of())
-
-    assert PASSWORD not in f"{refused.value!s}{refused.value!r}{refused.value.__cause__!r}"
-
-
-async def test_what_a_server_echoes_of_the_password_is_masked(mailbox, monkeypatch):
-    monkeypatch.setenv("MAIL_PASSWORD", PASSWORD)
-    mailbox.to_sender = f"550 not with {PASSWORD}"
-    async with (
-        mail_server(mailbox, password=PASSWORD) as port,
-        sink_on(port, username="ml", password_env="MAIL_PASSWORD") as sink,
-    ):
-        with pytest.raises(Misconfigured, match=r"550: not with \*\*\*"):
-            await sink.deliver(delivery_of())
+    for text in (text_of(mailbox.messages[0]), html_of(mailbox.messages[0])):
+        assert len(text) < 30_000
+        assert "cut here, after 20,000 of 2,000," in text
 
 
 # --- what each failure means
@@ -266,29 +208,6 @@ async def test_when_no_recipient_is_taken_the_code_says_whether_to_try_again(mai
             await sink.deliver(delivery_of())
 
     assert mailbox.messages == []
-
-
-async def test_a_recipient_that_does_not_exist_does_not_keep_the_mail_from_the_others_and_is_said_once(mailbox):
-    mailbox.to_recipient = {LEAD: "550 5.1.1 unknown"}
-    with capture_logs() as logged:
-        async with mail_server(mailbox) as port, sink_on(port, to=[LEAD, ONCALL]) as sink:
-            await sink.deliver(delivery_of())
-            await sink.deliver(delivery_of())
-
-    assert mailbox.recipients == [[ONCALL]] * 2
-    assert [line["to"] for line in logged if line["log_level"] == "warning"] == [LEAD]
-
-
-async def test_a_recipient_refused_for_now_holds_the_message_for_all_so_that_none_gets_it_twice(mailbox):
-    mailbox.to_recipient = {LEAD: "450 4.2.0 later"}
-    async with mail_server(mailbox) as port, sink_on(port, to=[ONCALL, LEAD]) as sink:
-        with pytest.raises(SinkUnavailable, match="later"):
-            await sink.deliver(delivery_of())
-        assert mailbox.messages == []
-        mailbox.to_recipient = {}
-        await sink.deliver(delivery_of())
-
-    assert mailbox.recipients == [[ONCALL, LEAD]]
 
 
 async def test_a_connection_lost_before_the_message_is_tried_again(mailbox):

@@ -1,7 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
-from worker.sinks.email import EmailSettings
+from worker.sinks.email_settings import EmailSettings
 
 GOOD = {
     "name": "oncall",

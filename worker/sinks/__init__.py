@@ -21,6 +21,8 @@ class Delivery:
     """SHA-256, hex: the same for re-sent copies, attempts, pods and restarts."""
     replayed: bool = False
     """It was a dead letter, and an operator asked for it again."""
+    served: frozenset[str] = frozenset()
+    """Of a sink with several recipients: those who have it already, from earlier attempts (errors.PartlyAccepted)."""
 
 
 class Sink(Protocol):

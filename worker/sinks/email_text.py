@@ -1,6 +1,7 @@
-"""What an e-mail says about an event. Pure: the same at every attempt.
+"""An e-mail about a delivery as the message that goes over the wire: headers, text, HTML, attachments.
 
-One fixed text, in which nothing that an event holds can pass for a header or for words of the worker.
+Pure: the same bytes at every attempt. What the parts say is in `mail_text`; here is how mail carries it. Nothing that
+an event holds can pass for a header or end a part.
 """
 
 from collections.abc import Sequence
@@ -10,16 +11,14 @@ from email.message import EmailMessage
 from email.policy import EmailPolicy
 from email.utils import parseaddr
 
-import orjson
-
-from worker.events import Event
+from worker.about import Severity
+from worker.notice import notice_of
 from worker.sinks import Delivery
-
-_SUBJECT_CHARACTERS = 200
-_DATA_CHARACTERS = 20_000
+from worker.sinks.mail_text import MailTemplates, render
 
 _LINE_CHARACTERS = 900
 """A line of a header may have 998."""
+_WHOLE = ("Message-ID", "In-Reply-To", "References")
 
 
 class _Policy(EmailPolicy):
@@ -27,96 +26,53 @@ class _Policy(EmailPolicy):
 
     def fold_binary(self, name: str, value: str) -> bytes:
         line = f"{name}: {value}{self.linesep}"
-        if name.startswith("X-") and line.isascii() and len(line) < _LINE_CHARACTERS:
+        if name.startswith(("X-", *_WHOLE)) and line.isascii() and len(line) < _LINE_CHARACTERS:
             return line.encode()
         return super().fold_binary(name, value)
 
 
 _POLICY = _Policy(linesep="\r\n", cte_type="7bit")
+_ENCODING = "quoted-printable"
 
 
-def compose(delivery: Delivery, *, sender: str, to: Sequence[str]) -> EmailMessage:
-    """The message about a delivery: the same at every attempt."""
-    released = delivery.released
-    event = released.placed.event
+def compose(
+    delivery: Delivery, *, sender: str, to: Sequence[str], templates: MailTemplates | None = None
+) -> EmailMessage:
+    """The message about a delivery. Raises Rejected when a template of the operator's fails on it."""
+    mail, notice = render(delivery, templates), notice_of(delivery)
     name, address = parseaddr(sender)
+    domain = address.rpartition("@")[2]
     message = EmailMessage(policy=_POLICY)
     message["From"] = Address(name, addr_spec=address)
     message["To"] = [Address(addr_spec=each) for each in to]
-    message["Subject"] = _one_line(
-        f"{event.type.rpartition('.')[2]}{_status(event)}: {event.subject or '(no subject)'}"
-    )
+    message["Subject"] = mail.subject
     # When the hub took the event, because that is known of every one; when it happened stands in the text.
-    message["Date"] = datetime.fromtimestamp(released.placed.message.enqueued_at, UTC)
-    message["Message-ID"] = f"<{delivery.idempotency_key}@{address.rpartition('@')[2]}>"
+    message["Date"] = datetime.fromtimestamp(delivery.released.placed.message.enqueued_at, UTC)
+    message["Message-ID"] = f"<{delivery.idempotency_key}@{domain}>"
+    # A message that was never sent: what belongs together hangs from it, whichever of it came first or not at all.
+    message["In-Reply-To"] = message["References"] = f"<thread-{notice.thread}@{domain}>"
     message["X-Idempotency-Key"] = delivery.idempotency_key
-    message["X-Event-Id"] = _one_line(event.id)
+    message["X-Event-Id"] = notice.event_id
     # No out-of-office note in return.
     message["Auto-Submitted"] = "auto-generated"
     message["X-Auto-Response-Suppress"] = "All"
-    message.set_content(_text(delivery))
+    if notice.severity is Severity.ERROR:
+        message["X-Priority"] = "1"
+        message["Importance"] = "high"
+    message.set_content(mail.text, cte=_ENCODING)
+    message.add_alternative(mail.html, subtype="html", cte=_ENCODING)
+    for attachment in mail.attachments:
+        maintype, subtype = attachment.content_type.split("/")
+        message.add_attachment(attachment.content, maintype=maintype, subtype=subtype, filename=attachment.name)
+    _bound(message, delivery.idempotency_key)
     return message
 
 
-def _status(event: Event) -> str:
-    """Of a run, how it stands: what one looks for first."""
-    status = event.data.get("runStatus") if isinstance(event.data, dict) else None
-    return f" {status}" if isinstance(status, str) else ""
+def _bound(message: EmailMessage, key: str) -> None:
+    """Gives the parts their boundaries, which would be random else.
 
-
-def _text(delivery: Delivery) -> str:
-    event = delivery.released.placed.event
-    facts = {
-        "Time": event.time,
-        "Source": event.source,
-        "Event": event.id,
-        "Route": delivery.route,
-        "Sink": delivery.sink,
-        "Idempotency key": delivery.idempotency_key,
-    }
-    return "\n".join(
-        [
-            f"{visible(event.type)} happened to {visible(event.subject or 'something without a subject')}.",
-            "",
-            *_remarks(delivery),
-            *(f"{name + ':':<17}{visible(value)}" for name, value in facts.items() if value),
-            "",
-            "Data:",
-            # Set in, so that an event cannot write lines that look like ours.
-            *(f"  {visible(line)}" for line in _data(event.data).splitlines()),
-            "",
-        ]
-    )
-
-
-def _remarks(delivery: Delivery) -> list[str]:
-    remarks = []
-    if delivery.replayed:
-        remarks += ["This is a replay: it could not be delivered at its time, and somebody asked for it again.", ""]
-    late_by_ms = delivery.released.late_by_ms
-    if late_by_ms is not None:
-        seconds = late_by_ms / 1000
-        remarks += [f"This is late: it came {seconds:g} seconds after a later event of its subject was passed on.", ""]
-    return remarks
-
-
-def _data(data: object) -> str:
-    if data is None:
-        return "none"
-    if isinstance(data, bytes):
-        return f"{len(data):,} bytes that are not text"
-    text = data if isinstance(data, str) else orjson.dumps(data, option=orjson.OPT_INDENT_2).decode()
-    if len(text) > _DATA_CHARACTERS:
-        text = f"{text[:_DATA_CHARACTERS]}\n… cut here, after {_DATA_CHARACTERS:,} of {len(text):,} characters"
-    return text
-
-
-def visible(text: str) -> str:
-    """The text without control characters."""
-    return "".join(c if c.isprintable() else " " for c in text)
-
-
-def _one_line(text: str) -> str:
-    """As a header can hold it. Not only against line breaks: other control characters confuse readers too."""
-    line = " ".join(visible(text[: 4 * _SUBJECT_CHARACTERS]).split())
-    return line if len(line) <= _SUBJECT_CHARACTERS else f"{line[: _SUBJECT_CHARACTERS - 1]}…"
+    Neither quoted-printable nor base64 can write "=_": no content can be taken for a boundary.
+    """
+    for number, part in enumerate(message.walk()):
+        if part.is_multipart():
+            part.set_boundary(f"=_{number}_{key[:32]}")

@@ -96,6 +96,11 @@ def render(delivery: Delivery, templates: MailTemplates | None = None) -> Mail:
     )
 
 
+def fill_in(template: Template, delivery: Delivery) -> str:
+    """What one template writes about a delivery. Raises BrokenTemplate."""
+    return filled(template, _variables(delivery, notice_of(delivery)))
+
+
 def _variables(delivery: Delivery, notice: Notice) -> dict[str, Any]:
     released = delivery.released
     event = released.placed.event

@@ -11,7 +11,8 @@ from typing import Any
 from worker.settings import SinkSettings
 from worker.sinks import Sink, TokenSource
 from worker.sinks.acs_email import AcsEmailSettings, AcsEmailSink
-from worker.sinks.email import EmailSettings, EmailSink
+from worker.sinks.email import EmailSink
+from worker.sinks.email_settings import EmailSettings
 from worker.sinks.file import FileSettings, FileSink
 from worker.sinks.log import LogSettings, LogSink
 from worker.sinks.webhook import WebhookSettings, WebhookSink
