@@ -62,6 +62,15 @@ async def test_a_digest_goes_out_as_one_mail_with_its_list_attached(service, sin
     assert message["content"]["subject"].startswith("300 events")
 
 
+async def test_the_operators_own_templates_are_filled_in(service, sink_to):
+    templates = {"subject_template": "{{ event.id }} happened", "text_template": "See {{ event.subject }}."}
+    await (await sink_to(service, **templates)).deliver(delivery_of())
+
+    [(_, message)] = service.sent
+    assert message["content"]["subject"] == "e1 happened"
+    assert message["content"]["plainText"] == "See experiments/exp/runs/run-1.\n"
+
+
 async def test_copies_answers_and_tracking_go_out_as_configured(service, sink_to):
     more = {"cc": ["b@example.org"], "bcc": ["c@example.org", "d@example.org"], "reply_to": ["team@example.org"]}
     await (await sink_to(service, **more, user_engagement_tracking_disabled=False)).deliver(delivery_of())

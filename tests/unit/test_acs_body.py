@@ -38,6 +38,12 @@ def test_what_fits_exactly_is_left_as_it_is():
     assert "Left out" not in message(fits)["content"]["plainText"]
 
 
+def test_one_byte_more_than_fits_is_too_much():
+    empty = len(request_body(delivery_of(), Mail("s", "", "<p>"), ENVELOPE))
+    sent = message(Mail("s", "x" * (MOST_BYTES - empty + 1), "<p>"))
+    assert "html" not in sent["content"]
+
+
 def test_the_largest_attachments_are_left_out_until_the_rest_fits_and_the_mail_says_which():
     sent = message(Mail("s", "text\n", "<body>html</body>", files(4, 2_500_000)))
     assert [each["name"] for each in sent["attachments"]] == ["0.bin", "1.bin"]

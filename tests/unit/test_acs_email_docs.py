@@ -5,15 +5,15 @@ from pathlib import Path
 
 import yaml
 
-from worker.settings import SinkSettings
 from worker.sinks.acs_email import AcsEmailSettings
+from worker.sinks.mail_settings import MailSettings
 
 PAGE = (Path(__file__).parents[2] / "docs" / "sinks" / "acs_email.md").read_text()
 
 
 def test_every_key_of_the_kind_has_its_row():
     own = {field.alias or name for name, field in AcsEmailSettings.model_fields.items()}
-    common = {*SinkSettings.model_fields} - {"concurrency"}
+    common = {*MailSettings.model_fields} - {"concurrency"}
     table = PAGE.partition("## Keys")[2].partition("## Set-up")[0]
     named = {name for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}
     assert named == own - common

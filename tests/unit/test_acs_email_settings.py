@@ -78,6 +78,7 @@ def test_what_is_left_out_has_a_careful_value():
             (),
             "name 51 recipients, and the service takes 50; write to a distribution list",
         ),
+        ({"text_template": "{{ nobody }}"}, ("text_template",), "the template cannot be filled in with a sample event"),
         ({"api_version": "latest"}, ("api_version",), "should match pattern"),
         ({"access_key": "hidden"}, ("access_key",), "Extra inputs"),
         ({"sender": "ml@example.org"}, ("sender",), "Extra inputs"),

@@ -18,11 +18,12 @@ from aiohttp.abc import AbstractResolver
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from worker.errors import ConfigError, Misconfigured, OutcomeUnknown, Rejected, SinkUnavailable, WorkerError
-from worker.settings import FilePath, Secret, SinkSettings, one_of
+from worker.settings import FilePath, Secret, one_of
 from worker.sinks import Delivery, TokenSource
 from worker.sinks.acs_access import Access, Authorized, checked_endpoint
 from worker.sinks.acs_body import Envelope, operation_id, request_body
 from worker.sinks.mail_addresses import checked_address, checked_addresses
+from worker.sinks.mail_settings import MailSettings
 from worker.sinks.mail_text import render
 from worker.sinks.posting import Answer, Poster, refusal
 
@@ -40,7 +41,7 @@ _SETUP_CODES = frozenset({"InvalidSenderUserName", "DomainNotLinked"})
 _SECRETS = ("connection_string_env", "connection_string_file", "access_key_env", "access_key_file")
 
 
-class AcsEmailSettings(SinkSettings):
+class AcsEmailSettings(MailSettings):
     """A sink of kind `acs_email`."""
 
     model_config = ConfigDict(hide_input_in_errors=True)  # what is refused here may be a key in the wrong place
@@ -167,6 +168,7 @@ class AcsEmailSink:
         """`tokens` are needed with `auth: identity`."""
         assert tokens is not None or not settings.needs_identity
         self._settings = settings
+        self._templates = settings.templates()
         self._envelope = Envelope(
             sender=settings.sender,
             to=settings.to,
@@ -200,7 +202,7 @@ class AcsEmailSink:
     async def deliver(self, delivery: Delivery) -> None:
         """Sends once. Returns when the service has queued the mail, or had done so before."""
         operation = operation_id(delivery)
-        body = request_body(delivery, render(delivery), self._envelope)
+        body = request_body(delivery, render(delivery, self._templates), self._envelope)
         answer, secrets = await self._request("POST", f"/emails:send?{self._version}", operation, body)
         said = answer.said(secrets)
         if answer.accepted:
