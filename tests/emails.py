@@ -39,7 +39,7 @@ RUN: dict[str, Any] = {
 }
 HOSTILE = (
     "x\r\nBcc: thief@example.org\r\n\r\nRoute: none\u2028\x00\u202e.\r\n.\r\nQUIT"
-    '"><script>document.title="owned"</script><img src=x onerror=alert(1)>{{ 7*7 }}'
+    '"><script>document.title="owned"</script><img src=x onerror=this.alt=1>{{ 7*7 }}'
 )
 
 

@@ -25,6 +25,8 @@ GOOD = {
         {"host": "10.0.0.1", "allow_private": True},
         {"username": "ml", "password_env": "MAIL_PASSWORD"},
         {"username": "ml", "password_file": "/run/secrets/mail"},
+        {"auth": "xoauth2", "username": "ml@example.org"},
+        {"auth": "xoauth2", "username": "ml@example.org", "scope": "https://outlook.example/.default"},
     ],
 )
 def test_settings_that_make_sense_are_taken(change):
@@ -48,6 +50,11 @@ def test_settings_that_make_sense_are_taken(change):
         ({"username": "ml"}, (), "one of password_env, password_file is needed"),
         ({"password_env": "MAIL_PASSWORD"}, (), "add username"),
         ({"username": "ml", "password_env": "A", "password_file": "b"}, (), "exclude each other"),
+        ({"auth": "xoauth2"}, (), "add its address as username"),
+        ({"auth": "xoauth2", "username": "ml", "password_env": "A"}, (), "a token instead of a password"),
+        ({"auth": "kerberos"}, ("auth",), "'password' or 'xoauth2'"),
+        ({"scope": "https://x/.default"}, (), "scope is for auth: xoauth2"),
+        ({"auth": "xoauth2", "username": "ml", "scope": "a b"}, ("scope",), "pattern"),
         ({"password": "hidden"}, ("password",), "Extra inputs"),
         ({"sender": "ml@example.org"}, ("sender",), "Extra inputs"),
     ],
@@ -59,3 +66,8 @@ def test_a_mistake_is_told_at_its_place(change, place, reason):
     [error] = refused.value.errors(include_input=False, include_url=False, include_context=False)
     assert error["loc"] == place
     assert reason in error["msg"]
+
+
+def test_only_a_log_in_by_token_needs_the_identity_of_the_process():
+    assert not EmailSettings.model_validate(GOOD).needs_identity
+    assert EmailSettings.model_validate(GOOD | {"auth": "xoauth2", "username": "ml"}).needs_identity

@@ -27,7 +27,7 @@ DATA_CHARACTERS = 20_000
 _URL_CHARACTERS = 1_000
 _ERROR_CHARACTERS = 300
 
-_COLOURS = {"error": "#c50f1f", "warning": "#b85c00", "success": "#107c10", "info": "#0067b8"}
+_COLOURS = {"error": "#c50f1f", "warning": "#b85c00", "success": "#107c10", "info": "#0a66c2"}
 """White text is readable on each of them, and each stands out on white and on black."""
 _UTC = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(\.\d+)?(Z|\+00:00)")
 
