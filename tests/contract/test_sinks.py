@@ -1,6 +1,7 @@
 """What every kind of sink promises, whatever its destination."""
 
 import asyncio
+from base64 import b64encode
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,16 +14,19 @@ from aiohttp.test_utils import TestServer
 from pydantic import ValidationError
 from structlog.testing import capture_logs
 
+from tests.acs_service import AcsService, acs_service
 from tests.deliveries import ELEMENT, delivery_of
 from tests.mailbox import Mailbox, mail_server
 from worker.sinks import Sink, VerifyingSink
 from worker.sinks.table import KINDS
 
+ACS_KEY = b64encode(b"hidden-access-key-4711").decode()
 SECRETS = {
     "CONTRACT_URL": "hidden-path-4711",
     "CONTRACT_SECRET": "hidden-signing-key",
     "CONTRACT_AUTH": "hidden-token",
     "CONTRACT_TOKEN": "hidden-access-token",
+    "CONTRACT_KEY": ACS_KEY,
 }
 
 
@@ -94,6 +98,25 @@ class EmailRig:
         return [{"id": mail["X-Event-Id"], "key": mail["X-Idempotency-Key"]} for mail in self._mailbox.messages]
 
 
+class AcsEmailRig:
+    kind = "acs_email"
+
+    def __init__(self, service: AcsService) -> None:
+        self._service = service
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "connection_string_env": "CONTRACT_CONNECTION",
+            "from": "ml@example.org",
+            "to": ["oncall@example.org"],
+        }
+
+    def arrived(self) -> list[dict[str, Any]]:
+        """Of all requests that were accepted, repetitions too: the service itself sends such a mail once."""
+        headers = [each.message["headers"] for each in self._service.accepted]
+        return [{"id": each["X-Event-Id"], "key": each["X-Idempotency-Key"]} for each in headers]
+
+
 class WebhookRig:
     kind = "webhook"
 
@@ -134,6 +157,10 @@ async def rig(request, tmp_path, monkeypatch, logged) -> AsyncIterator[Rig]:
             monkeypatch.setenv("CONTRACT_SECRET", SECRETS["CONTRACT_SECRET"])
             async with mail_server(mailbox, password=SECRETS["CONTRACT_SECRET"]) as port:
                 yield EmailRig(mailbox, port)
+        case "acs_email":
+            async with acs_service(key=ACS_KEY) as service:
+                monkeypatch.setenv("CONTRACT_CONNECTION", service.connection_string)
+                yield AcsEmailRig(service)
         case "webhook":
             webhook = WebhookRig()
             app = web.Application()

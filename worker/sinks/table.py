@@ -10,6 +10,7 @@ from typing import Any
 
 from worker.settings import SinkSettings
 from worker.sinks import Sink, TokenSource
+from worker.sinks.acs_email import AcsEmailSettings, AcsEmailSink
 from worker.sinks.email import EmailSink
 from worker.sinks.email_settings import EmailSettings
 from worker.sinks.file import FileSettings, FileSink
@@ -33,6 +34,7 @@ def _alone(build: Callable[[Any], Sink]) -> Callable[[Any, TokenSource | None], 
 
 KINDS: Mapping[str, SinkKind] = MappingProxyType(
     {
+        "acs_email": SinkKind(AcsEmailSettings, AcsEmailSink),
         "email": SinkKind(EmailSettings, EmailSink),
         "file": SinkKind(FileSettings, _alone(FileSink)),
         "log": SinkKind(LogSettings, _alone(LogSink)),
