@@ -14,11 +14,19 @@ import structlog
 
 from worker.breaker import Breaker, Flow
 from worker.chains import Chain, Chains, Job, Owner
-from worker.errors import Misconfigured, OutcomeUnknown, Rejected, SinkUnavailable, StoreUnavailable, WorkerError
+from worker.errors import (
+    Misconfigured,
+    OutcomeUnknown,
+    Rejected,
+    SinkUnavailable,
+    StoreUnavailable,
+    Throttled,
+    WorkerError,
+)
 from worker.ledger import Later, Ledger, Skipped
 from worker.metrics import Metrics
 from worker.settings import SinkSettings
-from worker.sinks import Sink
+from worker.sinks import LimitedSink, Sink
 
 _log = structlog.get_logger()
 
@@ -43,7 +51,8 @@ class Outcome(StrEnum):
     SKIPPED = "skipped"
     """The ledger does not know whether it took effect, and the sink says skip."""
     POSTPONED = "postponed"
-    """The destination was not asked: the store is away, or somebody else may be at this delivery."""
+    """The destination was not asked: the store is away, somebody else may be at this delivery, or the sink's own limit
+    is reached."""
     ABORTED = "aborted"
 
 
@@ -72,6 +81,7 @@ class Lane:
         self._ledger = ledger
         self._concurrency = settings.concurrency
         self._pace_seconds = 1 / settings.rate if settings.rate else 0.0
+        self._limited = sink if isinstance(sink, LimitedSink) else None
         self._give_up_after_seconds = give_up_after_seconds
         self._max_attempts = settings.retry.max_attempts
         self._sheds = settings.overflow == "dead_letter"
@@ -123,9 +133,15 @@ class Lane:
         """Waits until an attempt may begin; True when it is a probe."""
         while True:
             probe = await self._breaker.enter()
+            await self._keep_limit()
             await self._keep_pace()
             if probe or self._breaker.flow is Flow.FREE:  # not closed while we kept pace
                 return probe
+
+    async def _keep_limit(self) -> None:
+        """Waits before an attempt rather than in it: it costs no intent, and those that wait keep their turns."""
+        if self._limited is not None and (wait_seconds := self._limited.wait_seconds()):
+            await asyncio.sleep(wait_seconds)
 
     async def _keep_pace(self) -> None:
         if self._pace_seconds:
@@ -192,7 +208,11 @@ class Lane:
             if not job.owner.is_ours():  # the intent took its time, or the process was frozen meanwhile
                 raise Later("the partition is no longer surely ours")
             job.attempts += 1
-            await self._sink.deliver(job.delivery)
+            try:
+                await self._sink.deliver(job.delivery)
+            except Throttled:
+                job.attempts -= 1  # nobody was asked
+                raise
 
         if self._ledger is not None:
             return await self._ledger.once(job.delivery, job.memo, act, attempt=job.attempts + 1)
@@ -203,7 +223,7 @@ class Lane:
         match error:
             case None if not acted:
                 return
-            case Skipped() | Later() | StoreUnavailable():
+            case Skipped() | Later() | StoreUnavailable() | Throttled():
                 return
             case SinkUnavailable() | OutcomeUnknown():
                 self._breaker.failed(job.subject, error, probe=probe)
@@ -227,6 +247,8 @@ class Lane:
                 outcome = Outcome.SKIPPED
             case Later() | StoreUnavailable():
                 return self._postpone(chain, job, error)
+            case Throttled():
+                return self._let_wait(chain, job, error)
             case _:
                 return self._retry(chain, job, error)
         chain.exhausted = False
@@ -237,6 +259,13 @@ class Lane:
         """The destination was not asked, so this is no failure of its."""
         delay = self._backoff(job)
         self._again(chain, max(delay, error.retry_after_seconds) if isinstance(error, Later) else delay)
+        return Outcome.POSTPONED
+
+    def _let_wait(self, chain: Chain, job: Job, error: Throttled) -> Outcome:
+        """Others took what the limit had when this one's turn came: it goes on waiting for its turn."""
+        if not job.attempts:
+            job.began_at = None
+        self._again(chain, error.retry_after_seconds or 0.0)
         return Outcome.POSTPONED
 
     def _retry(self, chain: Chain, job: Job, error: WorkerError) -> Outcome:

@@ -15,10 +15,12 @@ from structlog.testing import capture_logs
 
 from tests.deliveries import ELEMENT, delivery_of
 from tests.mailbox import Mailbox, mail_server
+from tests.workflows_service import HIDDEN, Workflow, workflow_service
 from worker.sinks import Sink, VerifyingSink
 from worker.sinks.table import KINDS
 
 SECRETS = {"CONTRACT_URL": "hidden-path-4711", "CONTRACT_SECRET": "hidden-signing-key", "CONTRACT_AUTH": "hidden-token"}
+HIDDEN_TEXTS = (*SECRETS.values(), *HIDDEN)
 
 
 class Rig(Protocol):
@@ -82,6 +84,25 @@ class EmailRig:
         return [{"id": mail["X-Event-Id"], "key": mail["X-Idempotency-Key"]} for mail in self._mailbox.messages]
 
 
+class TeamsRig:
+    kind = "teams"
+
+    def __init__(self, workflow: Workflow) -> None:
+        self._workflow = workflow
+
+    def settings(self) -> dict[str, Any]:
+        return {"url_env": "CONTRACT_URL", "limits": {"per_second": 100, "per_hour": 1000}}
+
+    def arrived(self) -> list[dict[str, Any]]:
+        return [
+            {"id": fact["value"], "key": message["eventKey"]}
+            for message in self._workflow.messages
+            for element in message["attachments"][0]["content"]["body"]
+            for fact in element.get("facts", [])
+            if fact["title"] == "Event"
+        ]
+
+
 class WebhookRig:
     kind = "webhook"
 
@@ -122,6 +143,10 @@ async def rig(request, tmp_path, monkeypatch, logged) -> AsyncIterator[Rig]:
             monkeypatch.setenv("CONTRACT_SECRET", SECRETS["CONTRACT_SECRET"])
             async with mail_server(mailbox, password=SECRETS["CONTRACT_SECRET"]) as port:
                 yield EmailRig(mailbox, port)
+        case "teams":
+            async with workflow_service(Workflow()) as workflow:
+                monkeypatch.setenv("CONTRACT_URL", workflow.url)
+                yield TeamsRig(workflow)
         case "webhook":
             webhook = WebhookRig()
             app = web.Application()
@@ -221,7 +246,7 @@ async def test_no_secret_shows_in_its_settings_itself_or_the_log(rig, logged):
         await sink.deliver(delivery_of())
         shown = f"{sink!r} {vars(sink)!r} {logged!r}"
 
-    assert not [secret for secret in SECRETS.values() if secret in shown]
+    assert not [secret for secret in HIDDEN_TEXTS if secret in shown]
 
 
 def test_a_kind_says_that_it_verifies_when_its_sink_can(rig):

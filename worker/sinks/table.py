@@ -13,6 +13,7 @@ from worker.sinks import Sink
 from worker.sinks.email import EmailSettings, EmailSink
 from worker.sinks.file import FileSettings, FileSink
 from worker.sinks.log import LogSettings, LogSink
+from worker.sinks.teams import TeamsSettings, TeamsSink
 from worker.sinks.webhook import WebhookSettings, WebhookSink
 
 
@@ -30,6 +31,7 @@ KINDS: Mapping[str, SinkKind] = MappingProxyType(
         "email": SinkKind(EmailSettings, EmailSink),
         "file": SinkKind(FileSettings, FileSink),
         "log": SinkKind(LogSettings, LogSink),
+        "teams": SinkKind(TeamsSettings, TeamsSink),
         "webhook": SinkKind(WebhookSettings, WebhookSink),
     }
 )
