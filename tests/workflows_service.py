@@ -101,19 +101,21 @@ class Workflow:
         return web.Response(status=answer.status, text=answer.text or None, headers=answer.headers)
 
     def _refusal(self, request: web.Request, body: bytes) -> tuple[int, str] | None:
-        if request.raw_path != f"{PATH}{QUERY}":
-            return (401, "WorkflowTriggerUrlSignatureInvalid") if request.path == PATH else (404, "WorkflowNotFound")
-        if "Authorization" in request.headers:
-            return 401, "DirectApiAuthorizationRequired"
-        if request.method != "POST":
-            return 405, "MethodNotAllowed"
-        if request.content_type != "application/json":
-            return 415, "UnsupportedMediaType"
-        if self.per_hour is not None and len(self.messages) >= self.per_hour:
-            return 429, "WorkflowTriggerThrottled"
-        if len(orjson.dumps(body.decode())) > MESSAGE_BYTES:
-            return 413, "MessageSizeExceeded"
-        return (400, problem) if (problem := problem_of(orjson.loads(body))) else None
+        """The first thing that is wrong with a request."""
+        wrong = (
+            (request.path != PATH, 404, "WorkflowNotFound"),
+            (request.raw_path != f"{PATH}{QUERY}", 401, "WorkflowTriggerUrlSignatureInvalid"),
+            ("Authorization" in request.headers, 401, "DirectApiAuthorizationRequired"),
+            (request.method != "POST", 405, "MethodNotAllowed"),
+            (request.content_type != "application/json", 415, "UnsupportedMediaType"),
+            (self.per_hour is not None and len(self.messages) >= self.per_hour, 429, "WorkflowTriggerThrottled"),
+            (len(orjson.dumps(body.decode())) > MESSAGE_BYTES, 413, "MessageSizeExceeded"),
+        )
+        for applies, status, code in wrong:
+            if applies:
+                return status, code
+        problem = problem_of(orjson.loads(body))
+        return (400, problem) if problem else None
 
 
 def problem_of(message: Any) -> str:

@@ -6,7 +6,7 @@ card says what it leaves out. Card version 1.4: workflows show nothing of a late
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import orjson
@@ -50,33 +50,39 @@ _STYLES = {
     Severity.ERROR: "attention",
 }
 
+_LONG_WORD = re.compile(r"[^\s-]{21}")
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(?:\.\d+)?(Z|[+-]\d\d:\d\d)?")
 
 
 def message_of(notice: Notice, *, key: str) -> bytes:
-    """The message as JSON. `key` stands beside the card, so that a workflow of one's own can tell a repetition."""
+    """The message as JSON. `key` stands beside the card, so that a workflow of one's own can tell a repetition.
+
+    Of a digest it lists the gravest events, earlier ones first among equals, in the order of the events.
+    """
     room = 0.5 if notice.entries else 1.0  # the list of a digest has the other half, at least
-    head = _Card(notice, key=key, characters=_TEXT_CHARACTERS)
-    characters = _TEXT_CHARACTERS
-    if not _fits(head.message(()), room):
-        characters = _most(notice, key=key, room=room)
-        head = _Card(notice, key=key, characters=characters)
-    for number in range(min(len(notice.entries), _ENTRIES), 0, -1):
-        message = head.message(_gravest(notice.entries, number))
-        if _fits(message):
-            return message
-    return head.message(())
+    characters = _most(
+        lambda most: _fits(_Card(notice, key=key, characters=most).message(()), room),
+        at_least=_LEAST_CHARACTERS,
+        at_most=_TEXT_CHARACTERS,
+    )
+    card = _Card(notice, key=key, characters=characters)
+    gravest = sorted(range(len(notice.entries)), key=lambda index: -notice.entries[index].severity.rank)
+
+    def with_list(number: int) -> bytes:
+        return card.message([notice.entries[index] for index in sorted(gravest[:number])])
+
+    number = _most(lambda most: _fits(with_list(most)), at_least=0, at_most=min(len(notice.entries), _ENTRIES))
+    return with_list(number)
 
 
-def _most(notice: Notice, *, key: str, room: float) -> int:
-    """How long texts can be at most, so that the message without a list fits."""
-    low, high = _LEAST_CHARACTERS, _TEXT_CHARACTERS
+def _most(fits: Callable[[int], bool], *, at_least: int, at_most: int) -> int:
+    """The greatest number that fits, given that `at_least` does and that more of anything takes more room."""
+    low, high = at_least, at_most
+    if fits(high):
+        return high
     while high - low > 1:
         middle = (low + high) // 2
-        if _fits(_Card(notice, key=key, characters=middle).message(()), room):
-            low = middle
-        else:
-            high = middle
+        low, high = (middle, high) if fits(middle) else (low, middle)
     return low
 
 
@@ -87,12 +93,6 @@ def _fits(message: bytes, room: float = 1.0) -> bool:
 def written_again(message: bytes) -> int:
     """How many bytes the message takes as a text inside another one."""
     return len(orjson.dumps(message.decode()))
-
-
-def _gravest(entries: Sequence[Entry], number: int) -> list[Entry]:
-    """The gravest, earlier ones first among equals, in the order of the events."""
-    ranked = sorted(range(len(entries)), key=lambda index: -entries[index].severity.rank)
-    return [entries[index] for index in sorted(ranked[:number])]
 
 
 class _Card:
@@ -119,7 +119,7 @@ class _Card:
                 self._heading(),
                 _text_block(self._text(notice.sentence)),
                 *(_text_block(self._text(remark), color="Warning", weight="Bolder") for remark in notice.remarks),
-                {"type": "FactSet", "facts": self._facts()},
+                *self._facts(),
                 *self._list(listed),
                 *self._end(),
             ],
@@ -140,7 +140,6 @@ class _Card:
                 _text_block(_WORDS[severity], size="Small", weight="Bolder", color=colour),
                 _text_block(
                     self._text(self._notice.title),
-                    style="heading",
                     size="Large",
                     weight="Bolder",
                     color=colour,
@@ -149,7 +148,17 @@ class _Card:
             ],
         }
 
-    def _facts(self) -> list[_Json]:
+    def _facts(self) -> Iterable[_Json]:
+        """In two columns, and below them those that would not break to fit into a narrow one."""
+        named = self._chosen()
+        short = [(name, value) for name, value in named if not _LONG_WORD.search(f"{name} {value}")]
+        if short:
+            yield {"type": "FactSet", "facts": [{"title": self._text(n), "value": self._text(v)} for n, v in short]}
+        for name, value in named:
+            if (name, value) not in short:
+                yield _text_block(f"**{self._text(name)}:** {self._text(value)}", size="Small", spacing="Small")
+
+    def _chosen(self) -> list[tuple[str, str]]:
         """As the notice has them, which begins with the kinds of a digest; of many kinds the most frequent."""
         kinds = self._notice.kinds
         facts = [*self._notice.facts[: len(kinds)][:_KINDS]]
@@ -159,7 +168,7 @@ class _Card:
         facts += others[:_FACTS]
         if more := len(others[_FACTS:]):
             facts.append(("More", f"{more:,} more, not shown"))
-        return [{"title": self._text(name), "value": self._text(value)} for name, value in facts]
+        return facts
 
     def _list(self, listed: Sequence[Entry]) -> Iterable[_Json]:
         entries = self._notice.entries
