@@ -53,7 +53,7 @@ class LimitSettings(Settings):
     """How fast a workflow is told, by this process."""
 
     per_second: float = Field(default=1, gt=0, le=100)
-    """Cards per second in the long run. A channel takes four a second at most."""
+    """Cards per second in the long run. Teams named four a second per channel for what came before workflows."""
     per_hour: float = Field(default=100, gt=0, le=100_000)
     """Cards per hour in the long run; after a quiet hour so many can go at once."""
 
@@ -105,6 +105,8 @@ class TeamsSettings(SinkSettings):
 
     def flow_url(self, text: str) -> URL:
         """The workflow's URL, exactly as it is written. Raises ValueError that holds no more of it than the host."""
+        if "@" in text.partition("://")[2].partition("/")[0]:
+            raise ValueError("the URL holds a user name or password, which no workflow's does; copy it anew")
         url = checked_url(text, allow_private=self.allow_private)
         host = (url.host or "").casefold().rstrip(".")
         if host.endswith(_RETIRED_HOSTS) or host in _RETIRED_NAMES:
