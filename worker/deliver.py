@@ -21,12 +21,13 @@ from worker.errors import (
     Rejected,
     SinkUnavailable,
     StoreUnavailable,
+    Throttled,
     WorkerError,
 )
 from worker.ledger import Later, Ledger, Skipped
 from worker.metrics import Metrics
 from worker.settings import SinkSettings
-from worker.sinks import Sink
+from worker.sinks import LimitedSink, Sink
 
 _log = structlog.get_logger()
 
@@ -51,7 +52,8 @@ class Outcome(StrEnum):
     SKIPPED = "skipped"
     """The ledger does not know whether it took effect, and the sink says skip."""
     POSTPONED = "postponed"
-    """The destination was not asked: the store is away, or somebody else may be at this delivery."""
+    """The destination was not asked: the store is away, somebody else may be at this delivery, or the sink's own limit
+    is reached."""
     ABORTED = "aborted"
 
 
@@ -84,6 +86,7 @@ class Lane:
         """Where some go alone and others are told together, one life may do the one, and the next life the other."""
         self._concurrency = settings.concurrency
         self._pace_seconds = 1 / settings.rate if settings.rate else 0.0
+        self._limited = sink if isinstance(sink, LimitedSink) else None
         self._give_up_after_seconds = give_up_after_seconds
         self._max_attempts = settings.retry.max_attempts
         self._sheds = settings.overflow == "dead_letter"
@@ -137,9 +140,15 @@ class Lane:
         """Waits until an attempt may begin; True when it is a probe."""
         while True:
             probe = await self._breaker.enter()
+            await self._keep_limit()
             await self._keep_pace()
             if probe or self._breaker.flow is Flow.FREE:  # not closed while we kept pace
                 return probe
+
+    async def _keep_limit(self) -> None:
+        """Waits before an attempt rather than in it: it costs no intent, and those that wait keep their turns."""
+        if self._limited is not None and (wait_seconds := self._limited.wait_seconds()):
+            await asyncio.sleep(wait_seconds)
 
     async def _keep_pace(self) -> None:
         if self._pace_seconds:
@@ -236,6 +245,9 @@ class Lane:
                 job.memo.served |= error.served
                 job.learn_served()
                 raise
+            except Throttled:
+                job.attempts -= 1  # nobody was asked
+                raise
 
         if self._ledger is not None:
             return await self._ledger.once(job.delivery, job.memo, act, attempt=job.attempts + 1)
@@ -246,7 +258,7 @@ class Lane:
         match error:
             case None if not acted:
                 return
-            case Skipped() | Later() | StoreUnavailable():
+            case Skipped() | Later() | StoreUnavailable() | Throttled():
                 return
             case SinkUnavailable() | OutcomeUnknown():
                 self._breaker.failed(job.subject, error, probe=probe)
@@ -270,6 +282,8 @@ class Lane:
                 outcome = Outcome.SKIPPED
             case Later() | StoreUnavailable():
                 return self._postpone(chain, job, error)
+            case Throttled():
+                return self._let_wait(chain, job, error)
             case _:
                 return self._retry(chain, job, error)
         chain.exhausted = False
@@ -280,6 +294,13 @@ class Lane:
         """The destination was not asked, so this is no failure of its."""
         delay = self._backoff(job)
         self._again(chain, max(delay, error.retry_after_seconds) if isinstance(error, Later) else delay)
+        return Outcome.POSTPONED
+
+    def _let_wait(self, chain: Chain, job: Job, error: Throttled) -> Outcome:
+        """Others took what the limit had when this one's turn came: it goes on waiting for its turn."""
+        if not job.attempts:
+            job.began_at = None
+        self._again(chain, error.retry_after_seconds or 0.0)
         return Outcome.POSTPONED
 
     def _retry(self, chain: Chain, job: Job, error: WorkerError) -> Outcome:

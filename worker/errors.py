@@ -29,6 +29,16 @@ class PartlyAccepted(SinkUnavailable):
         super().__init__(message)
 
 
+class Throttled(SinkUnavailable):
+    """The sink keeps a limit of its own and asked nobody: it is this delivery's turn again in `retry_after_seconds`.
+
+    Says nothing about the destination, and is no attempt.
+    """
+
+    def __init__(self, message: str, *, retry_after_seconds: float) -> None:
+        super().__init__(message, retry_after_seconds=retry_after_seconds)
+
+
 class Rejected(WorkerError):
     """The destination will never take this event: it becomes a dead letter."""
 

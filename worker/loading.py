@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -128,9 +129,10 @@ class _Reading:
             if address.hub and isinstance(hub, str) and address.hub.casefold() != hub.casefold():
                 raise ValueError("is for another hub (EntityPath) than source.hub; take that hub's, or the namespace's")
 
-        self._check_secrets(document, ("source",), SourceSettings, check_hub)
+        self._check_secrets(document, ("source",), SourceSettings, _of_connection_string(check_hub))
         if value_at(document.values, ("store", "kind")) == "blob":
-            self._check_secrets(document, ("store",), BlobStoreSettings, check_storage_connection_string)
+            check = _of_connection_string(check_storage_connection_string)
+            self._check_secrets(document, ("store",), BlobStoreSettings, check)
         return self._validated(WorkerSettings, document, ())
 
     def routing(self, file: Path, late: Late, numbers: Numbers) -> Routing | None:
@@ -149,8 +151,9 @@ class _Reading:
             model = self._sink_model(document, place, section)
             if model is None:
                 continue
-            self._check_secrets(document, place, model)
-            if sink := self._validated(model, document, place):
+            sink = self._validated(model, document, place)
+            self._check_secrets(document, place, model, sink.check_secret if sink else _nothing_to_check)
+            if sink:
                 sinks.append(sink)
             self.add(document, *gives_up_too_late(place, section, numbers))
         self.add(document, *given_twice(document, "sinks"))
@@ -208,15 +211,17 @@ class _Reading:
         document: Document,
         place: Location,
         model: type[BaseModel],
-        check_connection_string: Callable[[str], None] | None = None,
+        check: Callable[[str, str], None],
     ) -> None:
-        """Notes secrets of a section that are not there, and connection strings that lead nowhere."""
+        """Notes secrets of a section that are not there, and those that cannot be right: `check` is told key and value.
+
+        It raises ValueError, whose text goes out, and repeats nothing of the value.
+        """
         section = section_at(document.values, place)
         for key in secret_keys(model):
-            check = check_connection_string if key == "connection_string" else None
             for where, secret in self._secrets_of(section, key, document.file.parent):
                 needed = self._secrets and (self._sink_secrets or place[:1] != ("sinks",))
-                if problem := self._problem(secret, check, needed=needed):
+                if problem := self._problem(secret, partial(check, key), needed=needed):
                     self.add(document, Finding((*place, *where), problem))
 
     def _secrets_of(self, section: Mapping[str, Any], key: str, folder: Path) -> Iterator[tuple[Location, Secret]]:
@@ -232,20 +237,35 @@ class _Reading:
                 else:
                     yield where, Secret(key, file=beside(folder, Path(text)))
 
-    def _problem(self, secret: Secret, check: Callable[[str], None] | None, *, needed: bool) -> str | None:
+    def _problem(self, secret: Secret, check: Callable[[str], None], *, needed: bool) -> str | None:
         if secret.env is not None and not is_env_name(secret.env):
             return NO_ENV_NAME
         if not needed:
             return None
         try:
-            value = secret.read()
-            if check:
-                check(value)
+            check(secret.read())
         except ConfigError as error:
             return str(error).removeprefix(f"{secret.source}: ")
         except ValueError as error:
-            return f"the connection string {error}"
+            return str(error)
         return None
+
+
+def _of_connection_string(check: Callable[[str], None]) -> Callable[[str, str], None]:
+    """A check of a section's secrets, from one of its connection string alone."""
+
+    def check_secret(key: str, value: str) -> None:
+        if key == "connection_string":
+            try:
+                check(value)
+            except ValueError as error:
+                raise ValueError(f"the connection string {error}") from None
+
+    return check_secret
+
+
+def _nothing_to_check(_key: str, _value: str) -> None:
+    """For a section that is wrong itself."""
 
 
 def _digest(*files: Path) -> str:

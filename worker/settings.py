@@ -171,6 +171,9 @@ class SinkSettings(Settings):
             raise ValueError("cannot be verify: this kind cannot ask its destination what came; write resend or skip")
         return value
 
+    def check_secret(self, key: str, value: str) -> None:
+        """Looks at a secret that is there: `key` without _env and _file. Raises ValueError that repeats none of it."""
+
     @property
     def uses_ledger(self) -> bool:
         """Whether its deliveries go through the ledger."""

@@ -17,6 +17,7 @@ from structlog.testing import capture_logs
 from tests.acs_service import AcsService, acs_service
 from tests.deliveries import ELEMENT, delivery_of
 from tests.mailbox import Mailbox, mail_server
+from tests.workflows_service import HIDDEN, Workflow, workflow_service
 from worker.sinks import Sink, VerifyingSink
 from worker.sinks.table import KINDS
 
@@ -35,6 +36,9 @@ class FixedToken:
 
     async def token(self, scope: str) -> str:
         return SECRETS["CONTRACT_TOKEN"]
+
+
+HIDDEN_TEXTS = (*SECRETS.values(), *HIDDEN)
 
 
 class Rig(Protocol):
@@ -117,6 +121,25 @@ class AcsEmailRig:
         return [{"id": each["X-Event-Id"], "key": each["X-Idempotency-Key"]} for each in headers]
 
 
+class TeamsRig:
+    kind = "teams"
+
+    def __init__(self, workflow: Workflow) -> None:
+        self._workflow = workflow
+
+    def settings(self) -> dict[str, Any]:
+        return {"url_env": "CONTRACT_URL", "limits": {"per_second": 100, "per_hour": 1000}}
+
+    def arrived(self) -> list[dict[str, Any]]:
+        return [
+            {"id": fact["value"], "key": message["eventKey"]}
+            for message in self._workflow.messages
+            for element in message["attachments"][0]["content"]["body"]
+            for fact in element.get("facts", [])
+            if fact["title"] == "Event"
+        ]
+
+
 class WebhookRig:
     kind = "webhook"
 
@@ -161,6 +184,10 @@ async def rig(request, tmp_path, monkeypatch, logged) -> AsyncIterator[Rig]:
             async with acs_service(key=ACS_KEY) as service:
                 monkeypatch.setenv("CONTRACT_CONNECTION", service.connection_string)
                 yield AcsEmailRig(service)
+        case "teams":
+            async with workflow_service(Workflow()) as workflow:
+                monkeypatch.setenv("CONTRACT_URL", workflow.url)
+                yield TeamsRig(workflow)
         case "webhook":
             webhook = WebhookRig()
             app = web.Application()
@@ -261,7 +288,7 @@ async def test_no_secret_shows_in_its_settings_itself_or_the_log(rig, logged):
         await sink.deliver(delivery_of())
         shown = f"{sink!r} {vars(sink)!r} {logged!r}"
 
-    assert not [secret for secret in SECRETS.values() if secret in shown]
+    assert not [secret for secret in HIDDEN_TEXTS if secret in shown]
 
 
 def test_a_kind_says_that_it_verifies_when_its_sink_can(rig):

@@ -181,7 +181,7 @@ BAD = [
         "routes",
         "    kind: webhook\n",
         "",
-        "routes.yaml:2: sinks[0]: has no kind; write one of acs_email, email, file, log, webhook",
+        "routes.yaml:2: sinks[0]: has no kind; write one of acs_email, email, file, log, teams, webhook",
     ),
     Bad(
         "worker",

@@ -63,3 +63,12 @@ class VerifyingSink(Sink, Protocol):
     async def verify(self, delivery: Delivery) -> bool | None:
         """Whether the delivery took effect; None: the destination cannot say yet. Raises SinkUnavailable as well."""
         ...
+
+
+@runtime_checkable
+class LimitedSink(Sink, Protocol):
+    """A sink that sends no faster than a limit, which it may share with others: beyond it, `deliver` is Throttled."""
+
+    def wait_seconds(self) -> float:
+        """How long there is nothing to be had from the limit; 0: an attempt may begin. Takes nothing from it."""
+        ...

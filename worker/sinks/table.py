@@ -15,6 +15,7 @@ from worker.sinks.email import EmailSink
 from worker.sinks.email_settings import EmailSettings
 from worker.sinks.file import FileSettings, FileSink
 from worker.sinks.log import LogSettings, LogSink
+from worker.sinks.teams import TeamsSettings, TeamsSink
 from worker.sinks.webhook import WebhookSettings, WebhookSink
 
 
@@ -38,6 +39,7 @@ KINDS: Mapping[str, SinkKind] = MappingProxyType(
         "email": SinkKind(EmailSettings, EmailSink),
         "file": SinkKind(FileSettings, _alone(FileSink)),
         "log": SinkKind(LogSettings, _alone(LogSink)),
+        "teams": SinkKind(TeamsSettings, _alone(TeamsSink)),
         "webhook": SinkKind(WebhookSettings, _alone(WebhookSink)),
     }
 )
