@@ -27,8 +27,8 @@ from worker.metrics import Metrics
 from worker.process import Opened, Process
 from worker.retry import until_available
 from worker.settings import Secret, SinkSettings
+from worker.sinks.installed import find_kind
 from worker.sinks.log import LogSettings, LogSink
-from worker.sinks.table import KINDS
 from worker.stores import HubScope, Store
 from worker.stores.blob import BlobStore
 from worker.stores.sqlite import SqliteStore
@@ -130,7 +130,7 @@ class Worker:
 
     async def _open_lane(self, settings: SinkSettings, store: Store, opened: AsyncExitStack) -> Lane:
         log_instead = LogSettings(name=settings.name, dry_run=True)
-        sink = KINDS[settings.kind].build(settings) if not settings.dry_run else LogSink(log_instead)
+        sink = find_kind(settings.kind).build(settings) if not settings.dry_run else LogSink(log_instead)
         opened.push_async_callback(sink.aclose)
         await sink.open()
         ledger = None

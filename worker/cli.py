@@ -92,6 +92,11 @@ def check(*, config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False)
 
 def _summary(config: "Config") -> dict[str, str | list[str]]:
     """What the files say, in short."""
+    from worker.sinks.installed import origin_of
+
+    def of_kind(kind: str) -> str:
+        return f"{kind}, from {origin}" if (origin := origin_of(kind)) else kind
+
     source, store = config.worker.source, config.worker.store
     where = store.path if store.kind == "sqlite" else f"container {store.container}"
     return {
@@ -100,7 +105,7 @@ def _summary(config: "Config") -> dict[str, str | list[str]]:
         "hub": source.hub,
         "consumer_group": source.consumer_group,
         "store": f"{store.kind}, {where}",
-        "sinks": [f"{sink.name} ({sink.kind})" for sink in config.sinks],
+        "sinks": [f"{sink.name} ({of_kind(sink.kind)})" for sink in config.sinks],
         "routes": [spec.name for spec in config.routing.specs],
     }
 

@@ -40,7 +40,7 @@ from worker.mistakes import (
 )
 from worker.route import Late, Routes, RouteSpec
 from worker.settings import NO_ENV_NAME, Secret, SinkSettings, beside, is_env_name, secret_keys
-from worker.sinks.table import KINDS
+from worker.sinks.installed import UnusableKind, find_kind, kind_names
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -158,13 +158,17 @@ class _Reading:
 
     def _sink_model(self, document: Document, place: Location, section: Mapping[str, Any]) -> type[SinkSettings] | None:
         kind = section.get("kind")
-        if isinstance(kind, str) and kind in KINDS:
-            return KINDS[kind].settings
+        known = kind_names()
         if kind is None:
-            self.add(document, Finding(place, f"has no kind; write one of {', '.join(KINDS)}"))
-        else:
-            message = f"there is no kind {shown(kind)}; {did_you_mean(str(kind), KINDS)}"
-            self.add(document, Finding((*place, "kind"), message))
+            self.add(document, Finding(place, f"has no kind; write one of {', '.join(known)}"))
+            return None
+        try:
+            if kind in known:
+                return find_kind(kind).settings
+            message = f"there is no kind {shown(kind)}; {did_you_mean(str(kind), known)}"
+        except UnusableKind as unusable:
+            message = str(unusable)
+        self.add(document, Finding((*place, "kind"), message))
         return None
 
     def _specs(self, document: Document, late: Late) -> list[RouteSpec]:
