@@ -16,6 +16,7 @@ import typer
 from worker.commands.deadletter import deadletter
 from worker.commands.options import DEFAULT_CONFIG, FAILED, WRONG_INPUT, ConfigOption, JsonOption, print_json
 from worker.commands.resume import resume
+from worker.commands.send_test import send_test
 from worker.errors import ConfigError, WorkerError
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ app = typer.Typer(
 local = typer.Typer(no_args_is_help=True, help="What a laptop needs: a hub, and traffic for it.")
 app.add_typer(deadletter, name="deadletter")
 app.command()(resume)
+app.command("send-test")(send_test)
 app.add_typer(local, name="local")
 
 

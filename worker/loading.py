@@ -46,13 +46,19 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 
 def load(
-    file: Path, *, environ: Mapping[str, str] = os.environ, secrets: bool = True, sink_secrets: bool = True
+    file: Path,
+    *,
+    environ: Mapping[str, str] = os.environ,
+    secrets: bool = True,
+    sink_secrets: bool = True,
+    only_sink: str | None = None,
 ) -> Config:
     """Reads worker.yaml and the routes file it names. Raises Mistakes (a ConfigError) with all that is wrong.
 
-    Without `secrets`, environment variables and secret files need not be there; without `sink_secrets`, those of sinks.
+    Without `secrets`, environment variables and secret files need not be there; without `sink_secrets`, those of sinks;
+    with `only_sink`, all but those of this sink.
     """
-    reading = _Reading(environ, secrets=secrets, sink_secrets=sink_secrets)
+    reading = _Reading(environ, secrets=secrets, sink_secrets=sink_secrets, only_sink=only_sink)
     document = reading.document(file)
     worker = reading.worker(document) if document else None
     routing = None
@@ -88,10 +94,13 @@ class _RoutesFile(BaseModel, extra="forbid"):
 class _Reading:
     """One pass over the files, which goes on after a mistake."""
 
-    def __init__(self, environ: Mapping[str, str], *, secrets: bool, sink_secrets: bool = True) -> None:
+    def __init__(
+        self, environ: Mapping[str, str], *, secrets: bool, sink_secrets: bool = True, only_sink: str | None = None
+    ) -> None:
         self._environ = environ
         self._secrets = secrets
         self._sink_secrets = sink_secrets
+        self._only_sink = only_sink
         self._files: list[Path] = []
         self._found: list[Mistake] = []
 
@@ -216,12 +225,18 @@ class _Reading:
     ) -> None:
         """Notes secrets of a section that are not there, and connection strings that lead nowhere."""
         section = section_at(document.values, place)
+        needed = self._needs_secrets(place, section)
         for key in secret_keys(model):
             check = check_connection_string if key == "connection_string" else None
             for where, secret in self._secrets_of(section, key, document.file.parent):
-                needed = self._secrets and (self._sink_secrets or place[:1] != ("sinks",))
                 if problem := self._problem(secret, check, needed=needed):
                     self.add(document, Finding((*place, *where), problem))
+
+    def _needs_secrets(self, place: Location, section: Mapping[str, Any]) -> bool:
+        of_sink = place[:1] == ("sinks",)
+        if self._only_sink is not None:
+            return self._secrets and of_sink and section.get("name") == self._only_sink
+        return self._secrets and (self._sink_secrets or not of_sink)
 
     def _secrets_of(self, section: Mapping[str, Any], key: str, folder: Path) -> Iterator[tuple[Location, Secret]]:
         """Every variable and file that a key names: one, or one for each name of a mapping."""

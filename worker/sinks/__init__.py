@@ -50,3 +50,12 @@ class VerifyingSink(Sink, Protocol):
     async def verify(self, delivery: Delivery) -> bool | None:
         """Whether the delivery took effect; None: the destination cannot say yet. Raises SinkUnavailable as well."""
         ...
+
+
+@runtime_checkable
+class PreviewingSink(Sink, Protocol):
+    """A sink that can show what it would send, to a person who tries it out: `worker send-test`."""
+
+    def preview(self, delivery: Delivery) -> str:
+        """What `deliver` would send, as text of several lines. Reads no secret, asks nobody, needs no `open`."""
+        ...

@@ -28,6 +28,7 @@ from worker.logs import redact
 from worker.settings import FilePath, Secret, SinkSettings, one_of
 from worker.sinks import Delivery
 from worker.sinks.addresses import PublicResolver, check_host
+from worker.sinks.answers import note_answer
 from worker.sinks.email_text import compose, visible
 
 _log = structlog.get_logger()
@@ -145,10 +146,18 @@ class EmailSink:
             async with asyncio.timeout(self._settings.timeout_seconds), self._connected(password) as client:
                 await self._name_recipients(client)
                 handed_over = True
-                await client.data(message)
+                answer = await client.data(message)
         except (aiosmtplib.SMTPException, OSError) as error:
             # Without its cause: the library's own texts may quote what the server echoed.
             raise self._problem(error, handed_over=handed_over, password=password) from None
+        note_answer(answer.code, answer.message.encode())
+
+    def preview(self, delivery: Delivery) -> str:
+        """The headers that a reader sees, and the text."""
+        message = compose(delivery, sender=self._settings.sender, to=self._settings.to)
+        body = message.get_body(("plain", "html"))
+        headers = (f"{name}: {message[name]}" for name in ("From", "To", "Subject"))
+        return "\n".join((*headers, "", str(body.get_content()) if body else ""))
 
     async def aclose(self) -> None:
         """Nothing is kept between deliveries but the resolver."""
