@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 from tests.deliveries import ELEMENT, delivery_of
 from tests.mailbox import Mailbox, mail_server
 from worker.sinks import Sink, VerifyingSink
+from worker.sinks.installed import find_kind
 from worker.sinks.table import KINDS
 
 SECRETS = {"CONTRACT_URL": "hidden-path-4711", "CONTRACT_SECRET": "hidden-signing-key", "CONTRACT_AUTH": "hidden-token"}
@@ -136,7 +137,7 @@ async def rig(request, tmp_path, monkeypatch, logged) -> AsyncIterator[Rig]:
 
 
 def build(rig: Rig, **more: Any) -> Sink:
-    kind = KINDS[rig.kind]
+    kind = find_kind(rig.kind)
     return kind.build(kind.settings.model_validate({"name": "out", "kind": rig.kind, **rig.settings(), **more}))
 
 
@@ -225,7 +226,7 @@ async def test_no_secret_shows_in_its_settings_itself_or_the_log(rig, logged):
 
 
 def test_a_kind_says_that_it_verifies_when_its_sink_can(rig):
-    assert isinstance(build(rig), VerifyingSink) == KINDS[rig.kind].settings.verifies
+    assert isinstance(build(rig), VerifyingSink) == find_kind(rig.kind).settings.verifies
 
 
 def test_its_settings_know_their_kind_and_refuse_an_unknown_key():
