@@ -13,7 +13,8 @@ judge       late or not, a copy or not: duplicates (re-sent events recognised) a
 route       which sinks an event is for; filters and operators say what a filter means
 deliver     one lane per sink: attempts, retries, giving up; chains: whose turn it is; breaker: whether any may flow
 ledger      intent, act, outcome: for sinks that must not act twice and cannot tell
-sinks       the destinations; identity: access tokens of the process, for those that log in with them
+sinks       the destinations; table: the built-in kinds; installed: and those that other distributions bring; identity:
+            access tokens of the process, for those that log in with them
 deadletters what was given up, kept; replay: delivered again; letters: as an operator sees them
 progress    what is settled, and how far without a hole; unsettled: who still waits; lag: for how long;
             givenup: whose successors wait
@@ -27,6 +28,7 @@ process     one process's tasks: who claims, delivers, keeps watch; and how it s
 app         builds all of it, and closes it again
 cli         arguments in, exit code out
 config      the two files as frozen values; loading reads them (documents, crosschecks, mistakes, settings)
+trial       one delivery through one sink, for a person who tries it; samples: what it is sent
 explain, metrics, health, http, logs
 local       what a laptop needs: the hub, the traffic, the demo
 """

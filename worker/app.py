@@ -28,9 +28,9 @@ from worker.metrics import Metrics
 from worker.process import Opened, Process
 from worker.retry import until_available
 from worker.settings import Secret, SinkSettings
-from worker.sinks import TokenSource
+from worker.sinks import Sink, TokenSource
+from worker.sinks.installed import find_kind
 from worker.sinks.log import LogSettings, LogSink
-from worker.sinks.table import KINDS
 from worker.stores import HubScope, Store
 from worker.stores.blob import BlobStore
 from worker.stores.sqlite import SqliteStore
@@ -136,7 +136,7 @@ class Worker:
         self, settings: SinkSettings, store: Store, tokens: TokenSource | None, opened: AsyncExitStack
     ) -> Lane:
         log_instead = LogSettings(name=settings.name, dry_run=True)
-        sink = KINDS[settings.kind].build(settings, tokens) if not settings.dry_run else LogSink(log_instead)
+        sink = find_kind(settings.kind).build(settings, tokens) if not settings.dry_run else LogSink(log_instead)
         opened.push_async_callback(sink.aclose)
         await sink.open()
         ledger = None
@@ -155,6 +155,18 @@ async def opened_store(config: Config) -> AsyncIterator[Store]:
         opened.push_async_callback(store.aclose)
         await store.open()
         yield store
+
+
+@asynccontextmanager
+async def built_sink(settings: SinkSettings) -> AsyncIterator[Sink]:
+    """One sink alone, not yet opened, with the identity it needs: for whoever tries it."""
+    async with AsyncExitStack() as opened:
+        tokens = None
+        if settings.needs_identity:
+            credential = DefaultAzureCredential()
+            opened.push_async_callback(credential.close)
+            tokens = Tokens(credential)
+        yield find_kind(settings.kind).build(settings, tokens)
 
 
 async def _open_credential(

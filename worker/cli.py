@@ -16,6 +16,7 @@ import typer
 from worker.commands.deadletter import deadletter
 from worker.commands.options import DEFAULT_CONFIG, FAILED, WRONG_INPUT, ConfigOption, JsonOption, print_json
 from worker.commands.resume import resume
+from worker.commands.send_test import send_test
 from worker.errors import ConfigError, WorkerError
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ app = typer.Typer(
 local = typer.Typer(no_args_is_help=True, help="What a laptop needs: a hub, and traffic for it.")
 app.add_typer(deadletter, name="deadletter")
 app.command()(resume)
+app.command("send-test")(send_test)
 app.add_typer(local, name="local")
 
 
@@ -92,6 +94,11 @@ def check(*, config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False)
 
 def _summary(config: "Config") -> dict[str, str | list[str]]:
     """What the files say, in short."""
+    from worker.sinks.installed import origin_of
+
+    def of_kind(kind: str) -> str:
+        return f"{kind}, from {origin}" if (origin := origin_of(kind)) else kind
+
     source, store = config.worker.source, config.worker.store
     where = store.path if store.kind == "sqlite" else f"container {store.container}"
     return {
@@ -100,7 +107,7 @@ def _summary(config: "Config") -> dict[str, str | list[str]]:
         "hub": source.hub,
         "consumer_group": source.consumer_group,
         "store": f"{store.kind}, {where}",
-        "sinks": [f"{sink.name} ({sink.kind})" for sink in config.sinks],
+        "sinks": [f"{sink.name} ({of_kind(sink.kind)})" for sink in config.sinks],
         "routes": [spec.name for spec in config.routing.specs],
     }
 

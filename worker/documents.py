@@ -254,5 +254,7 @@ def _syntax(text: str, error: yaml.MarkedYAMLError) -> str:
         return "a second ': ' on one line, or a wrong indentation; put the value in quotes, or line the key up"
     if "expected key" in problem or "expected <block end>" in problem:
         return "the indentation does not fit the lines above; line keys of one section up"
+    if "nesting depth" in problem:  # newer parsers have a limit of their own, and meet it before ours is looked at
+        return _TOO_DEEP
     context = f" {error.context}" if error.context else ""
     return f"is not valid YAML{context}: {problem}; check quotes, brackets and indentation"

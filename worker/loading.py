@@ -41,19 +41,25 @@ from worker.mistakes import (
 )
 from worker.route import Late, Routes, RouteSpec
 from worker.settings import NO_ENV_NAME, Secret, SinkSettings, beside, is_env_name, secret_keys
-from worker.sinks.table import KINDS
+from worker.sinks.installed import UnusableKind, find_kind, kind_names
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
 def load(
-    file: Path, *, environ: Mapping[str, str] = os.environ, secrets: bool = True, sink_secrets: bool = True
+    file: Path,
+    *,
+    environ: Mapping[str, str] = os.environ,
+    secrets: bool = True,
+    sink_secrets: bool = True,
+    only_sink: str | None = None,
 ) -> Config:
     """Reads worker.yaml and the routes file it names. Raises Mistakes (a ConfigError) with all that is wrong.
 
-    Without `secrets`, environment variables and secret files need not be there; without `sink_secrets`, those of sinks.
+    Without `secrets`, environment variables and secret files need not be there; without `sink_secrets`, those of sinks;
+    with `only_sink`, all but those of this sink.
     """
-    reading = _Reading(environ, secrets=secrets, sink_secrets=sink_secrets)
+    reading = _Reading(environ, secrets=secrets, sink_secrets=sink_secrets, only_sink=only_sink)
     document = reading.document(file)
     worker = reading.worker(document) if document else None
     routing = None
@@ -89,10 +95,13 @@ class _RoutesFile(BaseModel, extra="forbid"):
 class _Reading:
     """One pass over the files, which goes on after a mistake."""
 
-    def __init__(self, environ: Mapping[str, str], *, secrets: bool, sink_secrets: bool = True) -> None:
+    def __init__(
+        self, environ: Mapping[str, str], *, secrets: bool, sink_secrets: bool = True, only_sink: str | None = None
+    ) -> None:
         self._environ = environ
         self._secrets = secrets
         self._sink_secrets = sink_secrets
+        self._only_sink = only_sink
         self._files: list[Path] = []
         self._found: list[Mistake] = []
 
@@ -161,13 +170,17 @@ class _Reading:
 
     def _sink_model(self, document: Document, place: Location, section: Mapping[str, Any]) -> type[SinkSettings] | None:
         kind = section.get("kind")
-        if isinstance(kind, str) and kind in KINDS:
-            return KINDS[kind].settings
+        known = kind_names()
         if kind is None:
-            self.add(document, Finding(place, f"has no kind; write one of {', '.join(KINDS)}"))
-        else:
-            message = f"there is no kind {shown(kind)}; {did_you_mean(str(kind), KINDS)}"
-            self.add(document, Finding((*place, "kind"), message))
+            self.add(document, Finding(place, f"has no kind; write one of {', '.join(known)}"))
+            return None
+        try:
+            if kind in known:
+                return find_kind(kind).settings
+            message = f"there is no kind {shown(kind)}; {did_you_mean(str(kind), known)}"
+        except UnusableKind as unusable:
+            message = str(unusable)
+        self.add(document, Finding((*place, "kind"), message))
         return None
 
     def _specs(self, document: Document, late: Late) -> list[RouteSpec]:
@@ -218,11 +231,17 @@ class _Reading:
         It raises ValueError, whose text goes out, and repeats nothing of the value.
         """
         section = section_at(document.values, place)
+        needed = self._needs_secrets(place, section)
         for key in secret_keys(model):
             for where, secret in self._secrets_of(section, key, document.file.parent):
-                needed = self._secrets and (self._sink_secrets or place[:1] != ("sinks",))
                 if problem := self._problem(secret, partial(check, key), needed=needed):
                     self.add(document, Finding((*place, *where), problem))
+
+    def _needs_secrets(self, place: Location, section: Mapping[str, Any]) -> bool:
+        of_sink = place[:1] == ("sinks",)
+        if self._only_sink is not None:
+            return self._secrets and of_sink and section.get("name") == self._only_sink
+        return self._secrets and (self._sink_secrets or not of_sink)
 
     def _secrets_of(self, section: Mapping[str, Any], key: str, folder: Path) -> Iterator[tuple[Location, Secret]]:
         """Every variable and file that a key names: one, or one for each name of a mapping."""

@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, ValidationInfo, field_validator
 
-from worker.errors import ConfigError
+from worker.errors import ConfigError, Misconfigured
 from worker.quiet import QuietSettings
 from worker.strict import Settings
 
@@ -79,6 +79,13 @@ class Secret:
             return self._from_environment(self.env)
         assert self.file is not None
         return self._from_file(self.file)
+
+    def read_for(self, sink: str) -> str:
+        """The value, for an attempt. Raises Misconfigured: by now the lane can wait until it is repaired."""
+        try:
+            return self.read()
+        except ConfigError as error:
+            raise Misconfigured(f"sink {sink}: {error}") from None
 
     def _from_environment(self, name: str) -> str:
         if not is_env_name(name):

@@ -18,7 +18,8 @@ from tests.acs_service import AcsService, acs_service
 from tests.deliveries import ELEMENT, delivery_of
 from tests.mailbox import Mailbox, mail_server
 from tests.workflows_service import HIDDEN, Workflow, workflow_service
-from worker.sinks import Sink, VerifyingSink
+from worker.sinks import PreviewingSink, Sink, VerifyingSink
+from worker.sinks.installed import find_kind
 from worker.sinks.table import KINDS
 
 ACS_KEY = b64encode(b"hidden-access-key-4711").decode()
@@ -202,7 +203,7 @@ async def rig(request, tmp_path, monkeypatch, logged) -> AsyncIterator[Rig]:
 
 
 def build(rig: Rig, **more: Any) -> Sink:
-    kind = KINDS[rig.kind]
+    kind = find_kind(rig.kind)
     settings = kind.settings.model_validate({"name": "out", "kind": rig.kind, **rig.settings(), **more})
     return kind.build(settings, FixedToken() if settings.needs_identity else None)
 
@@ -292,7 +293,19 @@ async def test_no_secret_shows_in_its_settings_itself_or_the_log(rig, logged):
 
 
 def test_a_kind_says_that_it_verifies_when_its_sink_can(rig):
-    assert isinstance(build(rig), VerifyingSink) == KINDS[rig.kind].settings.verifies
+    assert isinstance(build(rig), VerifyingSink) == find_kind(rig.kind).settings.verifies
+
+
+def test_a_preview_is_the_same_each_time_needs_no_open_and_reads_no_secret(rig, monkeypatch):
+    sink = build(rig)
+    if not isinstance(sink, PreviewingSink):
+        return
+    with_secrets = sink.preview(delivery_of())
+    for name in SECRETS:
+        monkeypatch.delenv(name, raising=False)
+    assert sink.preview(delivery_of()) == with_secrets
+    assert with_secrets.strip()
+    assert not [secret for secret in SECRETS.values() if secret in with_secrets]
 
 
 def test_its_settings_know_their_kind_and_refuse_an_unknown_key():

@@ -3,9 +3,11 @@ import socket
 
 import pytest
 from aiohttp.abc import AbstractResolver
+from pydantic import ValidationError
 
 from worker.errors import Misconfigured
-from worker.sinks.addresses import PublicResolver, checked_url, is_loopback, is_public
+from worker.settings import SinkSettings
+from worker.sinks.addresses import CheckedUrl, PublicResolver, checked_url, is_loopback, is_public
 
 PRIVATE = [
     "0.0.0.0",
@@ -144,3 +146,21 @@ async def test_closing_closes_the_resolver_behind():
     names = Names()
     await PublicResolver(names, sink="out").close()
     assert names.closed
+
+
+class Here(SinkSettings):
+    url: CheckedUrl
+
+
+class Anywhere(SinkSettings):
+    allow_private: bool = False
+    url: CheckedUrl
+
+
+def test_a_url_in_settings_may_be_private_only_where_they_say_so():
+    given = {"name": "out", "kind": "x", "url": "http://10.0.0.1/x?y=%2F"}
+    for model in (Here, Anywhere):
+        with pytest.raises(ValidationError, match="not a public address"):
+            model.model_validate(given)
+    assert Anywhere.model_validate(given | {"allow_private": True}).url == given["url"]
+    assert Here.model_validate(given | {"url": "http://127.0.0.1:9/"}).url == "http://127.0.0.1:9/"

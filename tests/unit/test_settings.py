@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from worker.errors import ConfigError
+from worker.errors import ConfigError, Misconfigured
 from worker.settings import FilePath, Secret, SinkSettings, one_of, secret_keys
 from worker.strict import Settings
 
@@ -137,3 +137,10 @@ def test_alternatives_that_are_not_exactly_one_are_a_mistake(values, required, s
 def test_exactly_one_alternative_is_fine_and_none_where_none_is_needed():
     one_of({"a": 1, "b": None}, "a", "b")
     one_of({}, "a", "b", required=False)
+
+
+def test_a_secret_that_an_attempt_cannot_read_is_for_the_lane_to_wait_for():
+    secret = Secret("key", env="KEY", environ={"KEY": "hunter2"})
+    assert secret.read_for("out") == "hunter2"
+    with pytest.raises(Misconfigured, match="sink out: key_env: the environment variable KEY is not set"):
+        Secret("key", env="KEY", environ={}).read_for("out")

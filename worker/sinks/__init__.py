@@ -72,3 +72,12 @@ class LimitedSink(Sink, Protocol):
     def wait_seconds(self) -> float:
         """How long there is nothing to be had from the limit; 0: an attempt may begin. Takes nothing from it."""
         ...
+
+
+@runtime_checkable
+class PreviewingSink(Sink, Protocol):
+    """A sink that can show what it would send, to a person who tries it out: `worker send-test`."""
+
+    def preview(self, delivery: Delivery) -> str:
+        """What `deliver` would send, as text of several lines. Reads no secret, asks nobody, needs no `open`."""
+        ...

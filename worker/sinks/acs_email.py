@@ -165,8 +165,7 @@ class AcsEmailSink:
         clock: Callable[[], float] = time.time,
         resolver: Callable[[], AbstractResolver] = aiohttp.ThreadedResolver,
     ) -> None:
-        """`tokens` are needed with `auth: identity`."""
-        assert tokens is not None or not settings.needs_identity
+        """`tokens` are needed with `auth: identity`, to deliver."""
         self._settings = settings
         self._templates = settings.templates()
         self._envelope = Envelope(
@@ -198,6 +197,13 @@ class AcsEmailSink:
     async def open(self) -> None:
         """Makes the session; connections come with the first deliveries."""
         await self._poster.open()
+
+    def preview(self, delivery: Delivery) -> str:
+        """Who gets it, and the text."""
+        settings, mail = self._settings, render(delivery, self._templates)
+        given = {"From": (settings.sender,), "To": settings.to, "Cc": settings.cc, "Bcc": settings.bcc}
+        headers = [f"{name}: {', '.join(addresses)}" for name, addresses in given.items() if addresses]
+        return "\n".join((*headers, f"Subject: {mail.subject}", "", mail.text))
 
     async def deliver(self, delivery: Delivery) -> None:
         """Sends once. Returns when the service has queued the mail, or had done so before."""

@@ -8,8 +8,10 @@ addresses that are then connected to, so that it cannot change its mind in betwe
 import ipaddress
 import socket
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Annotated
 
 from aiohttp.abc import AbstractResolver, ResolveResult
+from pydantic import AfterValidator, ValidationInfo
 from yarl import URL
 
 from worker.errors import Misconfigured
@@ -56,6 +58,15 @@ def checked_url(text: str, *, allow_private: bool) -> URL:
     if not allow_private:
         _refuse_private(url)
     return url
+
+
+def _check_url(text: str, info: ValidationInfo) -> str:
+    checked_url(text, allow_private=info.data.get("allow_private", False))
+    return text
+
+
+CheckedUrl = Annotated[str, AfterValidator(_check_url)]
+"""A URL as a key of a sink's settings, for all to see; a key `allow_private`, where there is one, stands before it."""
 
 
 def _refuse_private(url: URL) -> None:

@@ -68,6 +68,11 @@ def structured_json(delivery: Delivery) -> bytes:
     return orjson.dumps(structured(delivery))
 
 
+def structured_text(delivery: Delivery) -> str:
+    """The same for people: with line breaks."""
+    return orjson.dumps(structured(delivery), option=orjson.OPT_INDENT_2).decode()
+
+
 def _rfc3339(text: str) -> str | None:
     normal = normal_time(text)
     return text if normal is not None and _is_rfc3339(text) else normal

@@ -28,6 +28,7 @@ from worker.errors import (
 )
 from worker.settings import Secret
 from worker.sinks import Delivery, TokenSource
+from worker.sinks.answers import note_answer
 from worker.sinks.email_session import Login, MailServer
 from worker.sinks.email_settings import EmailSettings
 from worker.sinks.email_text import compose
@@ -78,6 +79,14 @@ class EmailSink:
         """Nothing is kept between deliveries but the resolver."""
         await self._server.aclose()
 
+    def preview(self, delivery: Delivery) -> str:
+        """The headers that a reader sees, and the text."""
+        settings = self._settings
+        message = compose(delivery, sender=settings.sender, to=settings.to, templates=self._templates)
+        body = message.get_body(("plain",))
+        headers = (f"{name}: {message[name]}" for name in ("From", "To", "Subject"))
+        return "\n".join((*headers, "", str(body.get_content()) if body else ""))
+
     async def deliver(self, delivery: Delivery) -> None:
         """Sends one message to all who have not got it yet; those whom the server never takes are left out.
 
@@ -106,7 +115,8 @@ class EmailSink:
                 self._stop_unless_taken(answers, delivery)
                 handed_over = bool(answers.taken)
                 if answers.taken:
-                    await client.data(message)
+                    answer = await client.data(message)
+                    note_answer(answer.code, answer.message.encode())
         except (aiosmtplib.SMTPException, OSError) as error:
             # Without its cause: the library's own texts may quote what the server echoed.
             raise self._problem(error, handed_over=handed_over, login=login) from None

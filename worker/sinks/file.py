@@ -69,9 +69,7 @@ class FileSink:
     async def deliver(self, delivery: Delivery) -> None:
         """Appends the line; when it returns the operating system has it, with `fsync` the disk."""
         assert self._writer is not None, "open() comes first"
-        line = orjson.dumps(
-            structured(delivery) | {"idempotencykey": delivery.idempotency_key}, option=orjson.OPT_APPEND_NEWLINE
-        )
+        line = _line(delivery)
         limit = self._settings.timeout_seconds
         try:
             async with asyncio.timeout(limit):
@@ -83,6 +81,10 @@ class FileSink:
         except OSError as error:
             kind = Misconfigured if error.errno in _FOR_THE_OPERATOR else SinkUnavailable
             raise kind(f"sink {delivery.sink}: cannot append to {self._path}: {error.strerror}") from error
+
+    def preview(self, delivery: Delivery) -> str:
+        """The line."""
+        return _line(delivery).decode()
 
     async def aclose(self) -> None:
         """Lets the line that is being written end, and stops the thread."""
@@ -110,6 +112,11 @@ class FileSink:
         except FileNotFoundError:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             return os.open(self._path, flags, 0o640)
+
+
+def _line(delivery: Delivery) -> bytes:
+    event = structured(delivery) | {"idempotencykey": delivery.idempotency_key}
+    return orjson.dumps(event, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def _ends_in_half_a_line(descriptor: int) -> bool:

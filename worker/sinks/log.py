@@ -31,6 +31,18 @@ class LogSink:
 
     async def deliver(self, delivery: Delivery) -> None:
         """Writes the line."""
+        self._log.info(
+            "event not sent, dry run" if self._settings.dry_run else "event delivered", **self._fields(delivery)
+        )
+
+    def preview(self, delivery: Delivery) -> str:
+        """The fields of the line."""
+        return "\n".join(f"{name}={value}" for name, value in self._fields(delivery).items())
+
+    async def aclose(self) -> None:
+        """Nothing to release."""
+
+    def _fields(self, delivery: Delivery) -> dict[str, Any]:
         released = delivery.released
         event = released.placed.event
         fields: dict[str, Any] = {
@@ -50,7 +62,4 @@ class LogSink:
             fields["late_by_ms"] = released.late_by_ms
         if self._settings.data:
             fields["data"] = event.data
-        self._log.info("event not sent, dry run" if self._settings.dry_run else "event delivered", **fields)
-
-    async def aclose(self) -> None:
-        """Nothing to release."""
+        return fields

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from typing import Self
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
@@ -19,7 +20,9 @@ from yarl import URL
 
 from worker.errors import Misconfigured, OutcomeUnknown, Rejected, SinkUnavailable, WorkerError
 from worker.logs import redact
+from worker.settings import SinkSettings
 from worker.sinks.addresses import PublicResolver
+from worker.sinks.answers import note_answer
 
 _CONNECT_SECONDS = 10.0
 _ANSWER_SECONDS = 2.0  # for the body of an answer, which only decorates an error
@@ -75,6 +78,17 @@ class Poster:
         self._clock = clock
         self._session: aiohttp.ClientSession | None = None
 
+    @classmethod
+    def of(cls, settings: SinkSettings, *, unclear: type[OutcomeUnknown] | type[SinkUnavailable]) -> Self:
+        """As a sink's settings say: their name, concurrency and timeout, and `allow_private` where they have it."""
+        return cls(
+            settings.name,
+            concurrency=settings.concurrency,
+            timeout_seconds=settings.attempt_seconds,
+            allow_private=getattr(settings, "allow_private", False),
+            unclear=unclear,
+        )
+
     async def open(self) -> None:
         """Makes the session; connections come with the first requests."""
         resolver = self._resolver()
@@ -118,6 +132,7 @@ class Poster:
             raise SinkUnavailable(f"{where} {_what_happened(error)}") from None
         except aiohttp.ClientError as error:
             raise self._unclear(f"{where} {_what_happened(error)}") from None
+        note_answer(response.status, beginning)
         retry_after = _seconds(response.headers.get("Retry-After"), now=self._clock())
         return Answer(where, response.status, response.headers, beginning, retry_after)
 
@@ -145,7 +160,7 @@ def url_secrets(url: URL) -> list[str]:
 def excerpt(answer: bytes, secrets: tuple[str, ...]) -> str:
     """An answer as one short line that is safe to show, with a colon before it; or nothing."""
     text = answer.decode(errors="replace")
-    for secret in secrets:
+    for secret in filter(None, secrets):
         text = text.replace(secret, "***")
     # The first cut comes before white space is folded: the end of the text may be half a secret.
     visible = "".join(c if c.isprintable() else " " for c in redact(text)[: _ANSWER_BYTES // 4])

@@ -1,6 +1,7 @@
 """The kinds of sinks: from the word in `kind:` to its settings and to what builds it.
 
-A new kind is one module with its settings and its sink, and one row here; nothing else knows the kinds.
+A new kind is one module with its settings and its sink, and one row here; nothing else knows the kinds. Here are the
+built-in ones; those that other distributions bring are found by `installed`.
 """
 
 from collections.abc import Callable, Mapping

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Literal, Self
 
 import aiohttp
+import orjson
 from aiohttp.abc import AbstractResolver
 from pydantic import ConfigDict, Field, field_validator, model_validator
 from yarl import URL
@@ -159,6 +160,11 @@ class TeamsSink:
     def wait_seconds(self) -> float:
         """How long nothing can be sent to keep the limits."""
         return self._buckets.wait_seconds(self._rates) if self._buckets else 0.0
+
+    def preview(self, delivery: Delivery) -> str:
+        """The message with its card, as JSON that can be read."""
+        message = orjson.loads(message_of(notice_of(delivery), key=delivery.idempotency_key))
+        return orjson.dumps(message, option=orjson.OPT_INDENT_2).decode()
 
     async def deliver(self, delivery: Delivery) -> None:
         """Posts one card. Returns on any 2xx: 202 says that the workflow is queued, others what it says itself."""

@@ -24,7 +24,7 @@ from worker.errors import ConfigError, Misconfigured, OutcomeUnknown, SinkUnavai
 from worker.settings import FilePath, Secret, SinkSettings, one_of
 from worker.sinks import Delivery
 from worker.sinks.addresses import checked_url
-from worker.sinks.cloudevents import CONTENT_TYPE, structured_json
+from worker.sinks.cloudevents import CONTENT_TYPE, structured_json, structured_text
 from worker.sinks.posting import Poster, refusal, url_secrets
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -187,6 +187,12 @@ class WebhookSink:
         answer = await self._poster.post(target.url, body, self._headers_for(delivery, body, target))
         if not answer.accepted:
             raise refusal(answer, target.secrets(), unclear=self._unclear)
+
+    def preview(self, delivery: Delivery) -> str:
+        """The body, with line breaks that are not sent, below the headers that the receiver tells repetitions by."""
+        headers = [f"Content-Type: {CONTENT_TYPE}", f"webhook-id: {delivery.idempotency_key}"]
+        headers += [f"{name}: {value}" for name, value in self._settings.headers.items()]
+        return "\n".join((*headers, "", structured_text(delivery)))
 
     async def aclose(self) -> None:
         """Closes the connections."""
