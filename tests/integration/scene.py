@@ -51,6 +51,9 @@ class Scene:
         self.records = records
         self.connection_string = ""
         self.url = url
+        self.routing: dict[str, Any] | None = None
+        """What routes.yaml says; None: everything goes to the receiver and into a file."""
+        self.environment: dict[str, str] = {}
         self._azurite = azurite
         self._ports: dict[str, int] = {}
         self._audit = AuditTail(records["audit"], folder / "audit.jsonl")
@@ -67,8 +70,12 @@ class Scene:
         own.mkdir()
         self._ports[name] = free_port()
         (own / "worker.yaml").write_text(yaml.safe_dump(self._settings(name, settings)))
-        (own / "routes.yaml").write_text(yaml.safe_dump(self._routes()))
-        environment = {"EVENTHUB_CONNECTION_STRING": self.connection_string, "STORE": self._azurite or ""}
+        (own / "routes.yaml").write_text(yaml.safe_dump(self.routing or self._routes()))
+        environment = {
+            "EVENTHUB_CONNECTION_STRING": self.connection_string,
+            "STORE": self._azurite or "",
+            **self.environment,
+        }
         return await self.family.start(name, "run", "--config", str(own / "worker.yaml"), environment=environment)
 
     def _settings(self, name: str, changes: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -64,7 +64,10 @@ def compose(
     message.add_alternative(mail.html, subtype="html", cte=_ENCODING)
     for attachment in mail.attachments:
         maintype, subtype = attachment.content_type.split("/")
-        message.add_attachment(attachment.content, maintype=maintype, subtype=subtype, filename=attachment.name)
+        charset = {"charset": "utf-8"} if maintype == "text" else None
+        message.add_attachment(
+            attachment.content, maintype=maintype, subtype=subtype, filename=attachment.name, params=charset
+        )
     _bound(message, delivery.idempotency_key)
     return message
 
