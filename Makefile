@@ -6,7 +6,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test simulate fuzz check lint format install node lock chaos clean
+.PHONY: demo test simulate fuzz check lint format install node lock chaos pictures clean
 
 demo: install
 	$(VENV)/bin/worker demo $(ARGS)
@@ -37,6 +37,10 @@ format: install
 chaos: install $(if $(filter blob,$(STORE)),node)
 	$(PY) -m bench.chaos $(if $(EVENTS),--events $(EVENTS)) $(if $(FAULTS),--faults $(FAULTS)) \
 		$(if $(SEED),--seed $(SEED)) $(if $(STORE),--store $(STORE)) $(ARGS)
+
+# What mails and cards look like, for docs/sinks: made by the tests that look at them. Needs Debian's Chromium.
+pictures: install node
+	UPDATE_PICTURES=1 $(PY) -m pytest tests/integration/test_email_picture.py tests/integration/test_teams_card_rendering.py
 
 install: $(VENV)/.installed
 node: tests/node/node_modules/.installed

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from worker.events import Event
-from worker.keys import look_up
+from worker.keys import look_up, normal_time
 
 TITLE_CHARACTERS = 200
 VALUE_CHARACTERS = 500
@@ -155,6 +155,12 @@ def line(text: str, characters: int = VALUE_CHARACTERS) -> str:
     """The text as one line without control characters (right-to-left marks are some), cut where it is too long."""
     folded = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * characters]).split())
     return folded if len(folded) <= characters else f"{folded[: characters - 1]}…"
+
+
+def moment(text: str) -> str:
+    """A time as people read it, in UTC and without fractions; what is none, as it came."""
+    normal = normal_time(text)
+    return f"{normal[:10]} {normal[11:19]} UTC" if normal else line(text, TIME_CHARACTERS)
 
 
 def what(event_type: str, state: str) -> str:

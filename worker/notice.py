@@ -23,6 +23,7 @@ from worker.about import (
     line,
     link_of,
     model_of,
+    moment,
     place_of,
     severity_of,
     state_of,
@@ -148,18 +149,22 @@ def entry_of(delivery: Delivery) -> Entry:
 
 
 def _event_notice(delivery: Delivery, event: Event) -> Notice:
-    title, when = title_of(event), line(event.time or "", TIME_CHARACTERS)
-    where = place_of(event)
     return Notice(
-        title=title,
+        title=title_of(event),
         severity=severity_of(event),
-        sentence=f"{title}{f', in {where}' if where else ''}{f', at {when}' if when else ''}.",
+        sentence=_where_and_when(event),
         facts=tuple(_facts(delivery, event)),
         remarks=tuple(_remarks(delivery)),
         link=link_of(event),
         thread=_thread([event.key.source, event.key.subject]),
         event_id=line(event.id, TITLE_CHARACTERS),
     )
+
+
+def _where_and_when(event: Event) -> str:
+    where = place_of(event)
+    when = moment(event.time) if event.time else "a time that it does not say"
+    return f"It happened{f' in {where}' if where else ''}, at {when}."
 
 
 def _facts(delivery: Delivery, event: Event) -> Iterable[tuple[str, str]]:
@@ -213,13 +218,13 @@ def _digest_notice(delivery: Delivery, event: Event) -> Notice:
     entries, group = _entries(data.get("events")), _group(data.get("group"))
     kinds = kinds_of(entries)
     of_group = f" ({', '.join(f'{name} {value}' for name, value in group)})" if group else ""
-    times = sorted(entry.time for entry in entries if entry.time)
-    since = f", from {times[0]} to {times[-1]}" if times else ""
+    times = sorted(moment(entry.time) for entry in entries if entry.time)
+    since = f"The first happened at {times[0]}, the last at {times[-1]}. " if times else ""
     span = [("First", times[0]), ("Last", times[-1])] if times else []
     return Notice(
         title=entries[0].title if len(entries) == 1 else _digest_title(len(entries), kinds, of_group),
         severity=max((entry.severity for entry in entries), key=lambda each: each.rank, default=Severity.INFO),
-        sentence=f"{_events(len(entries))} happened{of_group}{since}. {_why(data.get('because'))}",
+        sentence=f"{since}{_why(data.get('because'), [name for name, _ in group])}",
         facts=(*((kind.words, f"{kind.number:,}") for kind in kinds), *group, *span, ("Route", delivery.route)),
         remarks=tuple(_digest_remarks(delivery, entries)),
         link=_common_link(entries),
@@ -242,7 +247,8 @@ def _group(values: object) -> tuple[tuple[str, str], ...]:
 
 def _digest_title(count: int, kinds: tuple[Kind, ...], of_group: str) -> str:
     counts = ", ".join(f"{kind.number:,} {kind.words}" for kind in kinds[:_KINDS_IN_TITLE])
-    more = f" and {len(kinds) - _KINDS_IN_TITLE} other kinds" if len(kinds) > _KINDS_IN_TITLE else ""
+    rest = len(kinds) - _KINDS_IN_TITLE
+    more = f" and {rest} other kind{'s' if rest > 1 else ''}" if rest > 0 else ""
     return line(f"{_events(count)}: {counts}{more}{of_group}", TITLE_CHARACTERS)
 
 
@@ -250,7 +256,7 @@ def _events(count: int) -> str:
     return f"{count:,} event{'' if count == 1 else 's'}"
 
 
-def _why(because: object) -> str:
+def _why(because: object, names: list[str]) -> str:
     match because:
         case "limit":
             return "They came faster than this destination is told of single ones."
@@ -259,7 +265,7 @@ def _why(because: object) -> str:
         case "mute":
             return "They came while this destination was muted."
         case _:
-            return "They belong together by what this destination is grouped by."
+            return f"They are told together by {' and '.join(names)}." if names else "They are told together."
 
 
 def _digest_remarks(delivery: Delivery, entries: tuple[Entry, ...]) -> Iterable[str]:
@@ -268,7 +274,8 @@ def _digest_remarks(delivery: Delivery, entries: tuple[Entry, ...]) -> Iterable[
     if late := sum(entry.late_by_ms is not None for entry in entries):
         yield f"{late:,} of them came late: after a later event of the same subject had been passed on."
     if superseded := sum(entry.superseded for entry in entries):
-        yield f"{superseded:,} of them are superseded: a later event of the same subject is known."
+        verb = "is" if superseded == 1 else "are"
+        yield f"{superseded:,} of them {verb} superseded: a later event of the same subject is known."
 
 
 def _common_link(entries: tuple[Entry, ...]) -> Link | None:

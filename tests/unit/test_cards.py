@@ -43,7 +43,7 @@ def test_the_message_is_one_card_with_what_happened_and_its_key_beside_it():
     assert texts(card)[:3] == [
         "Error",
         "Run Failed: daily-forecast / forecast_0007",
-        "Run Failed: daily-forecast / forecast_0007, in workspace forecasting, at 2026-11-22T06:07:12.9584103Z.",
+        "It happened in workspace forecasting, at 2026-11-22 06:07:12 UTC.",
     ]
     assert "5f000007-0000-4000-8000-000000000000" in texts(card)
     assert card["actions"] == [
@@ -119,7 +119,8 @@ def test_a_long_digest_lists_the_gravest_and_counts_the_others():
 
 def test_long_texts_are_cut_the_longest_first_and_the_card_says_so():
     long = "\\*" * 5000
-    data = {"runStatus": "Failed", "experimentName": "daily", "runId": long, "modelName": long, "serviceName": long}
+    names = ("runId", "modelName", "serviceName", "runType", "modelVersion")
+    data = {"runStatus": "Failed", "experimentName": "daily", **dict.fromkeys(names, long)}
     made = message(delivery_of(run_event(1, "", subject=long, topic=long, id=long, data=data)))
     card = card_in(made)
 

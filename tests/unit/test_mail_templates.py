@@ -36,7 +36,7 @@ def test_what_templates_may_use_is_there_for_an_event_and_for_a_digest():
         "{{ event.id }}{{ event.type }}{{ event.source }}{{ event.subject }}{{ event.time }}{{ event.data | pretty }}"
         "{{ delivery.route }}{{ delivery.sink }}{{ delivery.idempotency_key }}{{ delivery.replayed }}"
         "{{ delivery.late_by_ms }}{{ delivery.superseded }}"
-        "{% for entry in notice.entries %}{{ entry.time | short_time }}{{ entry | link }}{% endfor %}"
+        "{% for entry in notice.entries %}{{ entry.time | moment }}{{ entry | link }}{% endfor %}"
         "{{ notice.severity | colour }}{{ notice.entries | map('details') | list }}"
     )
     for part in ("subject", "text", "html"):

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from worker.about import Severity
+from worker.about import Severity, moment
 from worker.notice import Entry, Notice
 from worker.sinks.markdown import escaped, link, usable
 
@@ -51,7 +51,6 @@ _STYLES = {
 }
 
 _LONG_WORD = re.compile(r"[^\s-]{21}")
-_TIME = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(?:\.\d+)?(Z|[+-]\d\d:\d\d)?")
 
 
 def message_of(notice: Notice, *, key: str) -> bytes:
@@ -181,7 +180,7 @@ class _Card:
     def _entry(self, entry: Entry) -> _Json:
         """Its title, linked, and under it how grave it is, when it was, and what the worker knows of its order."""
         title = self._shortened(entry.title or entry.type or "(no title)", _ENTRY_CHARACTERS)
-        remarks = [_WORDS[entry.severity], escaped(_time(entry.time))]
+        remarks = [_WORDS[entry.severity], escaped(moment(entry.time))]
         if entry.late_by_ms is not None:
             remarks.append(f"late by {entry.late_by_ms / 1000:,g} s")
         if entry.superseded:
@@ -214,15 +213,6 @@ class _Card:
             return text
         self._cut = True
         return f"{text[: characters - 1].rstrip()}…"
-
-
-def _time(text: str) -> str:
-    """A time as people write it; anything else as it came."""
-    found = _TIME.fullmatch(text)
-    if found is None:
-        return text
-    date, time, zone = found.groups()
-    return f"{date} {time} {'UTC' if zone in {'Z', None} else zone}"
 
 
 def _text_block(text: str, **looks: Any) -> _Json:

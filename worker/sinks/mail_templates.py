@@ -5,7 +5,6 @@ much memory: what comes out is bounded, what happens on the way is not. Nothing 
 gives the same bytes at each attempt.
 """
 
-import re
 from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from traceback import walk_tb
@@ -15,7 +14,7 @@ import orjson
 from jinja2 import StrictUndefined, Template, TemplateSyntaxError, UndefinedError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from worker.about import Severity
+from worker.about import Severity, moment
 from worker.notice import Entry
 
 Part = Literal["subject", "text", "html"]
@@ -29,7 +28,6 @@ _ERROR_CHARACTERS = 300
 
 _COLOURS = {"error": "#c50f1f", "warning": "#b85c00", "success": "#107c10", "info": "#0a66c2"}
 """White text is readable on each of them, and each stands out on white and on black."""
-_UTC = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(\.\d+)?(Z|\+00:00)")
 
 
 class BrokenTemplate(Exception):
@@ -103,12 +101,6 @@ def pretty(data: object) -> str:
     return "\n".join(visible(row) for row in text.splitlines())
 
 
-def short_time(time: str) -> str:
-    """A time in UTC without its fractions; any other as it is."""
-    found = _UTC.fullmatch(time)
-    return f"{found[1]} {found[2]} UTC" if found else time
-
-
 def _colour(severity: str) -> str:
     return _COLOURS.get(severity, _COLOURS["info"])
 
@@ -121,7 +113,7 @@ def _details(entry: Entry) -> list[str]:
 def _details_of(entry: Entry) -> Iterator[str]:
     yield entry.state or entry.severity.value.capitalize()
     if entry.time:
-        yield short_time(entry.time)
+        yield moment(entry.time)
     if entry.late_by_ms is not None:
         yield f"late by {entry.late_by_ms / 1000:g} s"
     if entry.superseded:
@@ -143,7 +135,7 @@ def _environment(*, html: bool) -> ImmutableSandboxedEnvironment:
     del environment.filters["random"]
     environment.filters |= {
         "pretty": pretty,
-        "short_time": short_time,
+        "moment": moment,
         "colour": _colour,
         "details": _details,
         "link": _link,
