@@ -197,7 +197,7 @@ class MailReceiver:
 
 
 def _text(message: Any) -> str:
-    return str(message.get_content())
+    return str(message.get_body(("plain",)).get_content())
 
 
 def _abort(server: SMTP) -> None:
