@@ -11,14 +11,18 @@ caution     an event that kills every process that touches it
 keys        what events are compared by
 judge       late or not, a copy or not: duplicates (re-sent events recognised) and order (one subject's events in order)
 route       which sinks an event is for; filters and operators say what a filter means
+quiet       when a sink is told: at once, with others, or not now; groups: who is told together; digests: what of;
+            outbox: sends digests; shelf: keeps what waits for one
 deliver     one lane per sink: attempts, retries, giving up; chains: whose turn it is; breaker: whether any may flow
 ledger      intent, act, outcome: for sinks that must not act twice and cannot tell
 sinks       the destinations; table: the built-in kinds; installed: and those that other distributions bring; identity:
             access tokens of the process, for those that log in with them
+about       what an event is about, in words; notice: what a message says of it, or of several
 deadletters what was given up, kept; replay: delivered again; letters: as an operator sees them
+settling    what becomes of a partition's deliveries, and when an event is settled
 progress    what is settled, and how far without a hole; unsettled: who still waits; lag: for how long;
             givenup: whose successors wait
-owner       what pipeline and replays have in common towards the lanes
+owner       what pipeline, replays and outbox have in common towards the lanes
 claim       one claim of a partition: takes it, runs its pipeline, leaves it
 ownership   the fence: one generation after the other, asked for and handed over; reset: positions of another hub
 keep        writes state and checkpoint, soon and not too often; recall: and the memory, in parts
@@ -27,7 +31,7 @@ stores      where ownership, checkpoints, state, memory, ledger and dead letters
 process     one process's tasks: who claims, delivers, keeps watch; and how it stops
 app         builds all of it, and closes it again
 cli         arguments in, exit code out
-config      the two files as frozen values; loading reads them (documents, crosschecks, mistakes, settings)
+config      the two files as frozen values; loading reads them (documents, crosschecks, mistakes, settings, strict)
 trial       one delivery through one sink, for a person who tries it; samples: what it is sent
 explain, metrics, health, http, logs
 local       what a laptop needs: the hub, the traffic, the demo

@@ -160,22 +160,9 @@ class Claim:
 
     async def _work(self, tenure: Tenure) -> None:
         pipeline, parts = self._pipeline, self._parts
-        recall = Recall(
-            self.partition,
-            tenure.state.generation,
-            pipeline.judge,
-            parts.store,
-            offload=parts.offload,
-            metrics=parts.metrics,
-        )
-        shelf = Shelf(
-            self.partition,
-            tenure.state.generation,
-            pipeline.groups,
-            parts.store,
-            offload=parts.offload,
-            metrics=parts.metrics,
-        )
+        of_this = self.partition, tenure.state.generation
+        recall = Recall(*of_this, pipeline.judge, parts.store, offload=parts.offload, metrics=parts.metrics)
+        shelf = Shelf(*of_this, pipeline.groups, parts.store, offload=parts.offload, metrics=parts.metrics)
         checkpoint = Checkpoint(tenure, parts.store, parts.metrics)
         if not await self._resume(tenure, checkpoint, recall, shelf):
             if not tenure.lost:

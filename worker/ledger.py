@@ -177,12 +177,8 @@ class Ledger:
         return True
 
     async def knows(self, delivery: Delivery) -> bool:
-        """Whether the delivery may have been made, for some at least: more than a failure is there."""
-        stored = await self._store.read_entry(delivery.idempotency_key)
-        if stored is None:
-            return False
-        entry = decode(stored.payload)
-        return entry.state is not EntryState.FAILED or bool(entry.served)
+        """Whether the delivery was ever tried: after a failure too, before which an attempt may have had its effect."""
+        return await self._store.read_entry(delivery.idempotency_key) is not None
 
     # --- before the act
 

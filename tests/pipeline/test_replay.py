@@ -11,13 +11,13 @@ from structlog.testing import capture_logs
 from tests.fakes import FakeSink
 from tests.pipeline.stage import PARTITION, START, Stage, blob_event, message
 from tests.virtual_time import run, settle_down
+from worker.caution import KILLS_THE_WORKER
 from worker.claim import Claim
 from worker.deadletters import from_bad_event
 from worker.decode import decode
 from worker.errors import Rejected, SinkUnavailable
 from worker.events import BadEvent, Event, Message, PartitionId
 from worker.keys import idempotency_key
-from worker.pipeline import KILLS_THE_WORKER
 from worker.replay import watch
 from worker.stores import DeadLetter, ReplayRequest
 from worker.stores.layout import letter_name

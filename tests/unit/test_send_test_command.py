@@ -264,4 +264,4 @@ def test_the_digest_shows_several_kinds_and_one_that_is_superseded():
     notice = notice_of(sample_delivery(Sample.DIGEST, "out", now=UnixSeconds(1.8e9)))
     assert len(notice.kinds) == 3
     assert [entry.superseded for entry in notice.entries] == [False, True, False, False]
-    assert notice.remarks == ("1 of them are superseded: a later event of the same subject is known.",)
+    assert notice.remarks == ("1 of them is superseded: a later event of the same subject is known.",)

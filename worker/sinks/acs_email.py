@@ -185,11 +185,9 @@ class AcsEmailSink:
             clock=clock,
         )
         self._poster = Poster(
-            settings.name,
-            concurrency=settings.concurrency,
-            timeout_seconds=settings.timeout_seconds,
-            allow_private=settings.allow_private,
+            settings,
             unclear=OutcomeUnknown,
+            timeout_seconds=settings.timeout_seconds,
             resolver=resolver,
             clock=clock,
         )

@@ -9,12 +9,12 @@ from pydantic import Field, field_validator, model_validator
 
 from worker.settings import FilePath, one_of
 from worker.sinks.addresses import check_host
+from worker.sinks.mail_addresses import checked_addresses, is_address
 from worker.sinks.mail_settings import MailSettings
 
 _SCOPE = "https://outlook.office365.com/.default"
 """What Exchange Online wants a token for."""
 
-_ADDRESS = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*")
 _HOST = re.compile(r"[A-Za-z0-9.:_-]+")
 
 
@@ -72,7 +72,7 @@ class EmailSettings(MailSettings):
     @classmethod
     def _from(cls, text: str) -> str:
         [(name, address), *others] = getaddresses([text])
-        if others or not text.isprintable() or not _ADDRESS.fullmatch(address):
+        if others or not text.isprintable() or not is_address(address):
             raise ValueError(f"{text!r} is no sender; write name@example.org, or Name <name@example.org>")
         return str(Address(name, addr_spec=address))
 
@@ -81,10 +81,7 @@ class EmailSettings(MailSettings):
     def _to(cls, to: tuple[str, ...]) -> tuple[str, ...]:
         if not to:
             raise ValueError("names nobody; write at least one address")
-        for address in to:
-            if not _ADDRESS.fullmatch(address):
-                raise ValueError(f"{address!r} is no e-mail address; write name@example.org")
-        return to
+        return checked_addresses(to)
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

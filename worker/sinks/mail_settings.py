@@ -4,23 +4,20 @@ A template is tried as soon as the configuration is read, over a sample event an
 is told by `worker check`, not by the first mail at night.
 """
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Self, cast
 
-import orjson
 from pydantic import ValidationInfo, field_validator, model_validator
 
-from worker.decode import decode
 from worker.errors import ConfigError
-from worker.events import DIGEST_TYPE, Event, Message, PartitionId, Placed, Position, Released, UnixSeconds
-from worker.notice import entry_of
+from worker.events import UnixSeconds
+from worker.samples import Sample, sample_delivery
 from worker.settings import FilePath, SinkSettings, one_of
-from worker.sinks import Delivery
 from worker.sinks.mail_templates import BrokenTemplate, Part, compiled
 from worker.sinks.mail_text import MailTemplates, fill_in
 
 _PARTS: tuple[Part, ...] = ("subject", "text", "html")
+_SOME_TIME = UnixSeconds(1_769_839_200.0)
 
 
 class MailSettings(SinkSettings):
@@ -85,48 +82,8 @@ def _try_out(part: str, text: str) -> None:
         template = compiled(cast("Part", part), text)
     except BrokenTemplate as error:
         raise ValueError(f"the template cannot be read: {error}") from None
-    event = _sample_event()
-    for sample, what in ((event, "a sample event"), (_sample_digest(event), "a sample digest")):
+    for sample, what in ((Sample.FAILED_RUN, "a sample event"), (Sample.DIGEST, "a sample digest")):
         try:
-            fill_in(template, sample)
+            fill_in(template, sample_delivery(sample, "sample", now=_SOME_TIME))
         except BrokenTemplate as error:
             raise ValueError(f"the template cannot be filled in with {what}: {error}") from None
-
-
-# --- samples
-
-_WORKSPACE = (
-    "/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/ml"
-    "/providers/Microsoft.MachineLearningServices/workspaces/sample"
-)
-
-
-def _sample_event() -> Delivery:
-    element = {
-        "id": "sample-1",
-        "topic": _WORKSPACE,
-        "subject": "experiments/sample/runs/run-1",
-        "eventType": "Microsoft.MachineLearningServices.RunStatusChanged",
-        "eventTime": "2026-01-31T06:00:00.0000000Z",
-        "data": {"experimentName": "sample", "runId": "run-1", "runStatus": "Failed", "runTags": {"team": "sample"}},
-    }
-    message = Message(PartitionId("0"), 1, "1", UnixSeconds(1_769_839_200.0), orjson.dumps(element))
-    [event] = decode(message)
-    assert isinstance(event, Event)
-    released = Released(Placed(event, message, Position(1, 0)), late_by_ms=5300)
-    return Delivery(released, route="sample", sink="sample", idempotency_key="0" * 64)
-
-
-def _sample_digest(single: Delivery) -> Delivery:
-    placed = single.released.placed
-    entries = [replace(entry_of(single), id=f"sample-{number}", superseded=number < 3) for number in (1, 2, 3)]
-    data = {
-        "count": len(entries),
-        "because": "group",
-        "group": {"experiment": "sample"},
-        "events": [entry.to_json() for entry in entries],
-    }
-    event = replace(
-        placed.event, id="sample-digest", type=DIGEST_TYPE, source="/worker", subject="sample", data=data, envelope={}
-    )
-    return replace(single, released=Released(replace(placed, event=event)))

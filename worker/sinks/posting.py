@@ -12,7 +12,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import Self
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
@@ -29,6 +28,10 @@ _ANSWER_SECONDS = 2.0  # for the body of an answer, which only decorates an erro
 _ANSWER_BYTES = 4096
 _EXCERPT_CHARACTERS = 200
 _RETRY_AFTER_MAX_SECONDS = 3600.0
+
+
+Unclear = type[OutcomeUnknown] | type[SinkUnavailable]
+"""What an end that leaves open what happened is raised as."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,36 +61,27 @@ class Poster:
 
     def __init__(
         self,
-        sink: str,
+        settings: SinkSettings,
         *,
-        concurrency: int,
-        timeout_seconds: float,
-        allow_private: bool,
-        unclear: type[OutcomeUnknown] | type[SinkUnavailable],
+        unclear: Unclear,
+        timeout_seconds: float | None = None,
         resolver: Callable[[], AbstractResolver] = aiohttp.ThreadedResolver,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`unclear` is raised when the request was sent and no answer came: it may have taken effect."""
-        self._sink = sink
-        self._concurrency = concurrency
-        self._timeout_seconds = timeout_seconds
-        self._connect_seconds = min(_CONNECT_SECONDS, timeout_seconds)
-        self._allow_private = allow_private
+        """As the sink's settings say: their name, concurrency and timeout, and `allow_private` where they have it.
+
+        `unclear` is raised when the request was sent and no answer came: it may have taken effect. `timeout_seconds` is
+        for one request; None: as long as an attempt may take.
+        """
+        self._sink = settings.name
+        self._concurrency = settings.concurrency
+        self._timeout_seconds = settings.attempt_seconds if timeout_seconds is None else timeout_seconds
+        self._connect_seconds = min(_CONNECT_SECONDS, self._timeout_seconds)
+        self._allow_private: bool = getattr(settings, "allow_private", False)
         self._unclear = unclear
         self._resolver = resolver
         self._clock = clock
         self._session: aiohttp.ClientSession | None = None
-
-    @classmethod
-    def of(cls, settings: SinkSettings, *, unclear: type[OutcomeUnknown] | type[SinkUnavailable]) -> Self:
-        """As a sink's settings say: their name, concurrency and timeout, and `allow_private` where they have it."""
-        return cls(
-            settings.name,
-            concurrency=settings.concurrency,
-            timeout_seconds=settings.attempt_seconds,
-            allow_private=getattr(settings, "allow_private", False),
-            unclear=unclear,
-        )
 
     async def open(self) -> None:
         """Makes the session; connections come with the first requests."""
@@ -137,9 +131,7 @@ class Poster:
         return Answer(where, response.status, response.headers, beginning, retry_after)
 
 
-def refusal(
-    answer: Answer, secrets: tuple[str, ...], *, unclear: type[OutcomeUnknown] | type[SinkUnavailable]
-) -> WorkerError:
+def refusal(answer: Answer, secrets: tuple[str, ...], *, unclear: Unclear) -> WorkerError:
     """What is to be done about an answer that is no 2xx; `unclear`: about one that leaves open what happened."""
     said = answer.said(secrets)
     if answer.status >= 500 and answer.status != 503 and unclear is OutcomeUnknown:

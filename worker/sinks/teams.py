@@ -143,10 +143,7 @@ class TeamsSink:
         self._buckets: TokenBuckets | None = None
         """Those of the URL that was last posted to."""
         self._poster = Poster(
-            settings.name,
-            concurrency=settings.concurrency,
-            timeout_seconds=settings.timeout_seconds,
-            allow_private=settings.allow_private,
+            settings,
             unclear=OutcomeUnknown,
             resolver=resolver,
             clock=clock,

@@ -163,10 +163,7 @@ class WebhookSink:
             OutcomeUnknown if settings.on_unknown else SinkUnavailable
         )
         self._poster = Poster(
-            settings.name,
-            concurrency=settings.concurrency,
-            timeout_seconds=settings.timeout_seconds,
-            allow_private=settings.allow_private,
+            settings,
             unclear=self._unclear,
             resolver=resolver,
             clock=clock,

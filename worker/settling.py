@@ -1,0 +1,196 @@
+"""What becomes of a partition's deliveries: which may be tried, which are told together, and when an event is settled.
+
+The part of a pipeline that the lanes see. How events get there is in `pipeline`; it writes nothing itself (the keeper
+does), and tries nothing (the lanes do).
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+from worker import deadletters
+from worker.caution import Caution
+from worker.chains import Job, Turn
+from worker.events import PartitionId, Position
+from worker.givenup import GivenUp, Place
+from worker.groups import Groups, Step
+from worker.judge import Judge
+from worker.owner import PartitionOwner
+from worker.parts import Parts
+from worker.progress import Progress, Watermark
+from worker.room import Room
+from worker.sinks import Delivery
+from worker.state import PartitionState
+from worker.stores import DeadLetter
+from worker.unsettled import Open, Unsettled
+
+
+class Settling(PartitionOwner):
+    """The owner of a partition's deliveries, and the book of what is settled."""
+
+    def __init__(self, partition: PartitionId, parts: Parts) -> None:
+        super().__init__(partition, parts)
+        self.changed: Callable[[], None] = lambda: None
+        """Called when there is something new to write into the state."""
+        self.save: Callable[..., Awaitable[bool]] = _saved
+        """Writes the state now, with these fields changed; False: the partition is another owner's."""
+        self.joined: Callable[[], None] = lambda: None
+        """Called when an event has joined a group."""
+        self.judge = Judge(window_seconds=parts.order.window_seconds, memory_seconds=parts.order.memory_hours * 3600)
+        self.groups = Groups(parts.quiet)
+        self._progress = Progress()
+        self._unsettled = Unsettled(parts.clock)
+        self._caution = Caution(PartitionState(generation=0, owner=""), now=0.0)
+        self._given_up = GivenUp()
+        self._letters = 0
+        self._room = Room(parts.limits.in_flight, lambda: len(self._unsettled), self._shed)
+
+    # --- what the lanes ask and say (chains.Owner)
+
+    async def may_start(self, job: Job) -> bool:
+        """Whether the partition is surely still ours; while the worker is careful, one attempt at a time."""
+        if not self.is_ours() or not await self._follows_nothing_unfinished((job.subject, job.delivery.sink)):
+            return False
+        number = job.delivery.released.placed.position.sequence_number
+        if self._caution.marks(number, now=asyncio.get_running_loop().time()) and not await self._mark_attempt(number):
+            return False
+        if not self.is_ours():  # no more: the store took its time
+            self._caution.ended(number)
+            return False
+        self._unsettled.tried(job)
+        return True
+
+    def turn(self, job: Job) -> Turn:
+        """Whether a delivery is tried alone, or joins those that are told together: it is settled then."""
+        place = job.subject, job.delivery.sink
+        if job.alone or not self.groups.may_tell(job.delivery.sink):
+            return Turn.ALONE
+        if self._given_up.has_no_letter(place) or self._given_up.is_unsaved(place):
+            return Turn.WAIT
+        match self.groups.meet(job.delivery, now=self._parts.clock()):
+            case Step.ALONE:
+                job.alone = True
+                return Turn.ALONE
+            case Step.JOINED:
+                self._part_done(job.delivery.released.placed.position, job.delivery.sink, "grouped")
+                self.joined()
+            case Step.DROPPED:
+                self._parts.metrics.muted.labels(job.delivery.sink).inc()
+                self._part_done(job.delivery.released.placed.position, job.delivery.sink, "muted")
+            case Step.REFUSED:
+                self._parts.metrics.muted.labels(job.delivery.sink).inc()
+                self.gave_up(job, "muted", "its sink is muted at this time, and its window says dead_letter")
+            case Step.WAIT:
+                return Turn.WAIT
+        return Turn.ASIDE
+
+    async def _mark_attempt(self, number: int) -> bool:
+        if self._caution.busy:
+            return False
+        self._caution.attempted = number
+        if not await self.save(patient=False):
+            self._caution.ended(number)
+            return False
+        return True
+
+    async def _follows_nothing_unfinished(self, place: Place) -> bool:
+        if self._given_up.has_no_letter(place):
+            return False
+        return not self._given_up.is_unsaved(place) or await self.save(patient=False)
+
+    @property
+    def _busy(self) -> bool:
+        return bool(self.attempts or self._letters)
+
+    def accepted(self, job: Job) -> None:
+        """The destination took it."""
+        self._part_done(job.delivery.released.placed.position, job.delivery.sink)
+
+    def gave_up(self, job: Job, reason: str, detail: str) -> None:
+        """It becomes a dead letter."""
+        place = job.subject, job.delivery.sink
+        self._given_up.begin(place)
+        kept = partial(self._given_up.kept, place)
+        self._give_up(job.delivery, reason, detail, attempts=job.attempts, kept=kept)
+
+    def attempt_ended(self, job: Job) -> None:
+        """One attempt less under way."""
+        self._caution.ended(job.delivery.released.placed.position.sequence_number)
+        self.changed()
+        self._quiet.set()
+
+    # --- settling
+
+    def _give_up(
+        self, delivery: Delivery, reason: str, detail: str, *, attempts: int, kept: Callable[[], None] = lambda: None
+    ) -> None:
+        def done() -> None:
+            kept()
+            self._part_done(delivery.released.placed.position, delivery.sink)
+
+        letter = deadletters.from_delivery(delivery, reason=reason, detail=detail, attempts=attempts)
+        self._write_letter(letter, done)
+
+    def _write_letter(self, letter: DeadLetter, done: Callable[[], None]) -> None:
+        def written() -> None:
+            self._letters -= 1
+            done()
+            self._quiet.set()
+
+        self._letters += 1
+        self._parts.dead_letters.put(letter, written)
+
+    def _part_done(self, position: Position, sink: str, outcome: str = "delivered") -> None:
+        """One sink is done with an event: it was accepted there, or its dead letter is kept, or it joined a group."""
+        entry = self._unsettled.sink_done(position, sink)
+        if entry is None:
+            self._progress.served(position, sink)
+            self.changed()
+            return
+        self._settle(position, entry, outcome if sink else "bad")
+        self._room.freed()
+
+    def _settle(self, position: Position, entry: Open, outcome: str) -> None:
+        self._progress.settle(position)
+        if not self._progress.holds(position.sequence_number):
+            self._caution.clear(position.sequence_number)
+        if entry.key:
+            self.judge.settled(position, entry.key, entry.digest)
+        self._settled(outcome)
+
+    def _settled(self, outcome: str) -> None:
+        self._parts.metrics.settled.labels(self.partition, outcome).inc()
+        self.changed()
+
+    def _shed(self, at_least: int) -> None:
+        for lane in self._parts.lanes.values():
+            lane.shed(self, at_least=at_least)
+
+    # --- from life to life
+
+    def restore(self, state: PartitionState, checkpoint: Watermark | None = None) -> None:
+        """Goes on from what an earlier generation left."""
+        self._progress = Progress.restore(state.progress, checkpoint=checkpoint)
+        self.judge.restore(state)
+        self._unsettled = Unsettled(self._parts.clock, state.attempts)
+        self._caution = Caution(state, now=asyncio.get_running_loop().time())
+
+    def snapshot(self) -> dict[str, Any]:
+        """What the next generation must know: fields of the partition state."""
+        watermark = self._progress.watermark
+        self._given_up.saving()
+        return {
+            "progress": self._progress.snapshot(),
+            **self.judge.snapshot(watermark.sequence_number if watermark else None),
+            "attempts": self._unsettled.attempts(),
+            **self._caution.snapshot(),
+        }
+
+    def saved(self) -> None:
+        """The state of the last snapshot is stored."""
+        self._given_up.saved()
+
+
+async def _saved(**_: object) -> bool:
+    return True
