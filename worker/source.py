@@ -148,8 +148,9 @@ class Source:
             if not self._stopping:
                 raise HubUnavailable("the Event Hubs client stopped receiving by itself")
         finally:
-            asking.cancel()
-            await asyncio.wait({asking})
+            while not asking.done():  # the SDK may swallow a cancellation while it waits for an answer
+                asking.cancel()
+                await asyncio.wait({asking}, timeout=_CANCEL_SECONDS)
 
     def _in_trouble(self) -> bool:
         """Whether a partition is not read although it should be. Raises WatchdogError when that goes on and on.
