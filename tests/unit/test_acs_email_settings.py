@@ -93,3 +93,25 @@ def test_a_mistake_is_told_at_its_place_and_repeats_no_secret(change, place, rea
     assert error["loc"] == place
     assert reason in error["msg"]
     assert "hidden" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("connection_string", "hidden", "is not of the form endpoint=https://…;accesskey=…"),
+        ("connection_string", f"endpoint={ENDPOINT}/;accesskey=hidden!", "the access key is not base64"),
+        ("connection_string", "endpoint=http://acs.internal/;accesskey=aGlkZGVu", "the connection string's endpoint: "),
+        ("access_key", "hidden!", "the access key is not base64"),
+    ],
+)
+def test_worker_check_looks_at_the_secret_and_repeats_none_of_it(key, value, reason):
+    with pytest.raises(ValueError, match=reason) as refused:
+        AcsEmailSettings.model_validate(GOOD).check_secret(key, value)
+    assert "hidden" not in str(refused.value)
+    assert "aGlkZGVu" not in str(refused.value)
+
+
+def test_a_secret_that_can_be_right_is_accepted():
+    settings = AcsEmailSettings.model_validate(GOOD)
+    settings.check_secret("connection_string", f"endpoint={ENDPOINT}/;accesskey=aGlkZGVu")
+    settings.check_secret("access_key", "aGlkZGVu")

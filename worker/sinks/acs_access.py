@@ -73,18 +73,33 @@ class Access:
         return Authorized(url, headers, secrets)
 
     def _read_key(self) -> _Key:
-        if self._connection_string is not None:
-            whole = self._connection_string.read()
-            endpoint, key = _parts(whole)
-            try:
-                url = checked_endpoint(endpoint, allow_private=self._allow_private)
-            except ValueError as error:
-                raise ConfigError([f"{self._connection_string.source}: the connection string's {error}"]) from None
-            return _Key(url, _decoded(key, self._connection_string.source), (whole, key))
-        assert self._access_key is not None, "the settings want one of them"
-        key = self._access_key.read()
-        url = checked_endpoint(self._endpoint or "", allow_private=self._allow_private)
-        return _Key(url, _decoded(key, self._access_key.source), (key,))
+        secret = self._connection_string or self._access_key
+        assert secret is not None, "the settings want one of them"
+        value = secret.read()
+        try:
+            if self._connection_string is not None:
+                url, key = _of_connection_string(value, allow_private=self._allow_private)
+                return _Key(url, _decoded(key), (value, key))
+            return _Key(
+                checked_endpoint(self._endpoint or "", allow_private=self._allow_private), _decoded(value), (value,)
+            )
+        except ValueError as error:
+            raise ConfigError([f"{secret.source}: {error}"]) from None
+
+
+def check_secret(key: str, value: str, *, allow_private: bool) -> None:
+    """Raises ValueError, whose text holds nothing of it, where this can be no connection string or access key."""
+    if key == "connection_string":
+        _, value = _of_connection_string(value, allow_private=allow_private)
+    _decoded(value)
+
+
+def _of_connection_string(text: str, *, allow_private: bool) -> tuple[URL, str]:
+    endpoint, key = _parts(text)
+    try:
+        return checked_endpoint(endpoint, allow_private=allow_private), key
+    except ValueError as error:
+        raise ValueError(f"the connection string's {error}") from None
 
 
 def checked_endpoint(text: str, *, allow_private: bool) -> URL:
@@ -118,13 +133,13 @@ def _join(endpoint: URL, path: str) -> URL:
     return URL(f"{endpoint}".rstrip("/") + path, encoded=True)
 
 
-def _decoded(key: str, source: str) -> bytes:
+def _decoded(key: str) -> bytes:
     try:
         decoded = base64.b64decode(key, validate=True)
     except (binascii.Error, ValueError):
         decoded = b""
     if not decoded:
-        raise ConfigError([f"{source}: the access key is not base64; {_COPY}"])
+        raise ValueError(f"the access key is not base64; {_COPY}")
     return decoded
 
 

@@ -20,7 +20,7 @@ from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_v
 from worker.errors import ConfigError, Misconfigured, OutcomeUnknown, Rejected, SinkUnavailable, WorkerError
 from worker.settings import FilePath, Secret, one_of
 from worker.sinks import Delivery, TokenSource
-from worker.sinks.acs_access import Access, Authorized, checked_endpoint
+from worker.sinks.acs_access import Access, Authorized, check_secret, checked_endpoint
 from worker.sinks.acs_body import Envelope, operation_id, request_body
 from worker.sinks.mail_addresses import checked_address, checked_addresses
 from worker.sinks.mail_settings import MailSettings
@@ -137,6 +137,10 @@ class AcsEmailSettings(MailSettings):
             raise ValueError("the connection string says the endpoint; remove endpoint")
         if not by_connection_string and not self.endpoint:
             raise ValueError("there is no endpoint; add endpoint: https://NAME.communication.azure.com")
+
+    def check_secret(self, key: str, value: str) -> None:
+        """See SinkSettings."""
+        check_secret(key, value, allow_private=self.allow_private)
 
     @property
     def needs_identity(self) -> bool:
