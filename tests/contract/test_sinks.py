@@ -1,166 +1,43 @@
 """What every kind of sink promises, whatever its destination."""
 
 import asyncio
-from base64 import b64encode
+import os
+import traceback
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import orjson
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from pydantic import ValidationError
 from structlog.testing import capture_logs
 
-from tests.acs_service import AcsService, acs_service
+from tests.acs_service import acs_service
+from tests.contract.rigs import (
+    ACS_KEY,
+    HIDDEN_TEXTS,
+    RETRY_AFTER_SECONDS,
+    SECRETS,
+    AcsEmailRig,
+    AnsweringRig,
+    EmailRig,
+    FileRig,
+    FixedToken,
+    LogRig,
+    Mood,
+    Rig,
+    TeamsRig,
+    WebhookRig,
+)
 from tests.deliveries import ELEMENT, delivery_of
 from tests.mailbox import Mailbox, mail_server
-from tests.workflows_service import HIDDEN, Workflow, workflow_service
+from tests.workflows_service import Workflow, workflow_service
+from worker.errors import Misconfigured, OutcomeUnknown, Rejected, SinkUnavailable, WorkerError
 from worker.sinks import PreviewingSink, Sink, VerifyingSink
 from worker.sinks.installed import find_kind
 from worker.sinks.table import KINDS
-
-ACS_KEY = b64encode(b"hidden-access-key-4711").decode()
-SECRETS = {
-    "CONTRACT_URL": "hidden-path-4711",
-    "CONTRACT_SECRET": "hidden-signing-key",
-    "CONTRACT_AUTH": "hidden-token",
-    "CONTRACT_TOKEN": "hidden-access-token",
-    "CONTRACT_KEY": ACS_KEY,
-}
-
-
-class FixedToken:
-    """The identity of a process, to log in with."""
-
-    async def token(self, scope: str) -> str:
-        return SECRETS["CONTRACT_TOKEN"]
-
-
-HIDDEN_TEXTS = (*SECRETS.values(), *HIDDEN)
-
-
-class Rig(Protocol):
-    """A destination of one kind: how to configure a sink for it, and what has arrived."""
-
-    kind: str
-
-    def settings(self) -> dict[str, Any]: ...
-
-    def arrived(self) -> list[dict[str, Any]]:
-        """One record per accepted delivery: `id`, and the idempotency key as `key`."""
-        ...
-
-
-class LogRig:
-    kind = "log"
-
-    def __init__(self, lines: list[Any]) -> None:
-        self._lines = lines
-
-    def settings(self) -> dict[str, Any]:
-        return {}
-
-    def arrived(self) -> list[dict[str, Any]]:
-        return [{"id": line["id"], "key": line["idempotency_key"]} for line in self._lines]
-
-
-class FileRig:
-    kind = "file"
-
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / "missing" / "out.jsonl"
-
-    def settings(self) -> dict[str, Any]:
-        return {"path": str(self._path)}
-
-    def arrived(self) -> list[dict[str, Any]]:
-        lines = [orjson.loads(line) for line in self._path.read_bytes().splitlines()] if self._path.exists() else []
-        return [{"id": line["id"], "key": line["idempotencykey"]} for line in lines]
-
-
-class EmailRig:
-    kind = "email"
-
-    def __init__(self, mailbox: Mailbox, port: int) -> None:
-        self._mailbox = mailbox
-        self._port = port
-
-    def settings(self) -> dict[str, Any]:
-        return {
-            "host": "127.0.0.1",
-            "port": self._port,
-            "security": "none",
-            "from": "ml@example.org",
-            "to": ["oncall@example.org"],
-            "username": "ml",
-            "password_env": "CONTRACT_SECRET",
-        }
-
-    def arrived(self) -> list[dict[str, Any]]:
-        return [{"id": mail["X-Event-Id"], "key": mail["X-Idempotency-Key"]} for mail in self._mailbox.messages]
-
-
-class AcsEmailRig:
-    kind = "acs_email"
-
-    def __init__(self, service: AcsService) -> None:
-        self._service = service
-
-    def settings(self) -> dict[str, Any]:
-        return {
-            "connection_string_env": "CONTRACT_CONNECTION",
-            "from": "ml@example.org",
-            "to": ["oncall@example.org"],
-        }
-
-    def arrived(self) -> list[dict[str, Any]]:
-        """Of all requests that were accepted, repetitions too: the service itself sends such a mail once."""
-        headers = [each.message["headers"] for each in self._service.accepted]
-        return [{"id": each["X-Event-Id"], "key": each["X-Idempotency-Key"]} for each in headers]
-
-
-class TeamsRig:
-    kind = "teams"
-
-    def __init__(self, workflow: Workflow) -> None:
-        self._workflow = workflow
-
-    def settings(self) -> dict[str, Any]:
-        return {"url_env": "CONTRACT_URL", "limits": {"per_second": 100, "per_hour": 1000}}
-
-    def arrived(self) -> list[dict[str, Any]]:
-        return [
-            {"id": fact["value"], "key": message["eventKey"]}
-            for message in self._workflow.messages
-            for element in message["attachments"][0]["content"]["body"]
-            for fact in element.get("facts", [])
-            if fact["title"] == "Event"
-        ]
-
-
-class WebhookRig:
-    kind = "webhook"
-
-    def __init__(self) -> None:
-        self._arrived: list[dict[str, Any]] = []
-
-    async def handle(self, request: web.Request) -> web.Response:
-        body = orjson.loads(await request.read())
-        self._arrived.append({"id": body["id"], "key": request.headers["webhook-id"]})
-        return web.Response(status=202)
-
-    def settings(self) -> dict[str, Any]:
-        return {
-            "url_env": "CONTRACT_URL",
-            "secret_env": "CONTRACT_SECRET",
-            "headers_env": {"Authorization": "CONTRACT_AUTH"},
-        }
-
-    def arrived(self) -> list[dict[str, Any]]:
-        return self._arrived
 
 
 @pytest.fixture
@@ -169,9 +46,9 @@ def logged() -> Iterator[list[Any]]:
         yield lines
 
 
-@pytest.fixture(params=sorted(KINDS))
-async def rig(request, tmp_path, monkeypatch, logged) -> AsyncIterator[Rig]:
-    match request.param:
+@asynccontextmanager
+async def rig_of(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: list[Any]) -> AsyncIterator[Any]:
+    match kind:
         case "log":
             yield LogRig(logged)
         case "file":
@@ -198,8 +75,21 @@ async def rig(request, tmp_path, monkeypatch, logged) -> AsyncIterator[Rig]:
                 for name, value in secrets.items():
                     monkeypatch.setenv(name, value)
                 yield webhook
-        case kind:
+        case _:
             pytest.fail(f"the contract suite has no rig for the kind {kind!r}: add one")
+
+
+@pytest.fixture(params=sorted(KINDS))
+async def rig(request, tmp_path, monkeypatch, logged) -> AsyncIterator[Rig]:
+    async with rig_of(request.param, tmp_path, monkeypatch, logged) as rig:
+        yield rig
+
+
+@pytest.fixture(params=sorted(KINDS.keys() - {"file", "log"}))
+async def answering(request, tmp_path, monkeypatch, logged) -> AsyncIterator[AnsweringRig]:
+    """A destination that can say no."""
+    async with rig_of(request.param, tmp_path, monkeypatch, logged) as rig:
+        yield rig
 
 
 def build(rig: Rig, **more: Any) -> Sink:
@@ -216,6 +106,56 @@ async def opened(rig: Rig) -> AsyncIterator[Sink]:
         yield sink
     finally:
         await sink.aclose()
+
+
+CLASSES = {
+    Mood.BUSY: SinkUnavailable,
+    Mood.REJECTS: Rejected,
+    Mood.REFUSES: Misconfigured,
+}
+
+
+@pytest.mark.parametrize("mood", Mood)
+async def test_how_an_attempt_ended_is_the_errors_name_and_the_next_one_goes_under_the_same_key(answering, mood):
+    delivery = delivery_of()
+    async with opened(answering) as sink:
+        answering.next_time(mood)
+        with pytest.raises((*CLASSES.values(), OutcomeUnknown)) as raised:
+            await sink.deliver(delivery)
+        assert type(raised.value) is (answering.lost if mood is Mood.LOSES_THE_ANSWER else CLASSES[mood])
+        answering.well_again()
+        await sink.deliver(delivery)
+
+    keys = [record["key"] for record in answering.arrived()]
+    assert keys == [delivery.idempotency_key] * (2 if mood is Mood.LOSES_THE_ANSWER else 1)
+
+
+@pytest.mark.parametrize("mood", Mood)
+async def test_no_error_repeats_a_secret_that_the_destination_echoes(answering, mood):
+    async with opened(answering) as sink:
+        answering.next_time(mood)
+        with pytest.raises(WorkerError) as raised:
+            await sink.deliver(delivery_of())
+
+    shown = "".join(traceback.format_exception(raised.value))
+    assert not [secret for secret in _own_secrets(answering) if secret in shown]
+
+
+def _own_secrets(rig: Rig) -> set[str]:
+    """Those that this sink was given: another one's it cannot know."""
+    given = [value for name, value in os.environ.items() if name in str(rig.settings())]
+    own = {secret for secret in HIDDEN_TEXTS for value in given if secret in value}
+    assert own, "there is something to hide"
+    return own
+
+
+async def test_when_to_come_again_is_told_to_the_lane(answering):
+    async with opened(answering) as sink:
+        answering.next_time(Mood.BUSY)
+        with pytest.raises(SinkUnavailable) as raised:
+            await sink.deliver(delivery_of())
+
+    assert raised.value.retry_after_seconds == (RETRY_AFTER_SECONDS if answering.says_when else None)
 
 
 async def test_what_was_accepted_has_arrived_under_its_idempotency_key(rig):

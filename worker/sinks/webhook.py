@@ -135,10 +135,12 @@ class _Target:
     url_is_secret: bool
     secret_headers: Mapping[str, str]
     signing_key: bytes | None
+    signing_secret: str
+    """As it was given; empty where there is none."""
 
     def secrets(self) -> tuple[str, ...]:
         """What no error may repeat, longest first: secrets whole and their long pieces, percent-encoded or not."""
-        whole = set(self.secret_headers.values())
+        whole = {*self.secret_headers.values(), self.signing_secret}
         pieces = [word for value in self.secret_headers.values() for word in value.split()]
         if self.url_is_secret:
             pieces += url_secrets(self.url)
@@ -207,11 +209,13 @@ class WebhookSink:
         headers = {name: secret.read() for name, secret in self._headers.items()}
         for name, value in headers.items():
             _check_header_value(name, value)
+        signing_secret = self._secret.read() if self._secret else ""
         return _Target(
             url=checked_url(text, allow_private=self._settings.allow_private),
             url_is_secret=self._url is not None,
             secret_headers=headers,
-            signing_key=_signing_key(self._secret.read()) if self._secret else None,
+            signing_key=_signing_key(signing_secret) if signing_secret else None,
+            signing_secret=signing_secret,
         )
 
     def _headers_for(self, delivery: Delivery, body: bytes, target: _Target) -> dict[str, str]:
