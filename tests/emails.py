@@ -43,11 +43,14 @@ HOSTILE = (
 )
 
 
+def settings_on(port: int, **more: Any) -> EmailSettings:
+    given = {"name": "oncall", "host": HOST, "port": port, "security": "none", "from": "ML <ml@example.org>"}
+    return EmailSettings.model_validate(given | {"to": [ONCALL]} | more)
+
+
 @asynccontextmanager
 async def sink_on(port: int, *, trusted=None, tokens: TokenSource | None = None, **more) -> AsyncIterator[EmailSink]:
-    given = {"name": "oncall", "host": HOST, "port": port, "security": "none", "from": "ML <ml@example.org>"}
-    settings = EmailSettings.model_validate(given | {"to": [ONCALL]} | more)
-    sink = EmailSink(settings, tokens, tls=lambda: ssl.create_default_context(cafile=trusted))
+    sink = EmailSink(settings_on(port, **more), tokens, tls=lambda: ssl.create_default_context(cafile=trusted))
     await sink.open()
     try:
         yield sink

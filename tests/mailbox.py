@@ -4,7 +4,7 @@ import asyncio
 import base64
 import ssl
 import warnings
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from email import message_from_bytes
 from email.message import EmailMessage
@@ -14,6 +14,10 @@ from typing import Any
 from aiosmtpd.smtp import SMTP, AuthResult, LoginPassword, Session
 
 HOST = "127.0.0.1"
+
+
+async def _no_step() -> None:
+    pass
 
 
 class Mailbox:
@@ -35,6 +39,8 @@ class Mailbox:
         """"before": the connection goes at MAIL; "after": when the message has come, without an answer."""
         self.silent = False
         """Never answers a message."""
+        self.step: Callable[[], Awaitable[None]] = _no_step
+        """Moments before each command and after a message was taken, for processes that die there."""
 
     async def handle_EHLO(  # noqa: N802 - aiosmtpd's name
         self, server: SMTP, session: Session, _envelope: Any, hostname: str, responses: list[str]
@@ -45,24 +51,28 @@ class Mailbox:
         return responses
 
     async def handle_MAIL(self, server: SMTP, _session: Any, envelope: Any, address: str, options: list[str]) -> str:  # noqa: N802
+        await self.step()
         if self.vanishes == "before":
             server.transport.abort()
         envelope.mail_from = address
         return self.to_sender
 
     async def handle_RCPT(self, _server: SMTP, _session: Any, envelope: Any, address: str, options: list[str]) -> str:  # noqa: N802
+        await self.step()
         answer = self.to_recipient.get(address, "250 OK")
         if answer.startswith("250"):
             envelope.rcpt_tos.append(address)
         return answer
 
     async def handle_DATA(self, server: SMTP, _session: Any, envelope: Any) -> str:  # noqa: N802
+        await self.step()
         if self.to_data.startswith("250"):
             message = message_from_bytes(envelope.content, policy=default)
             assert isinstance(message, EmailMessage)
             self.messages.append(message)
             self.raw.append(envelope.original_content)
             self.recipients.append(list(envelope.rcpt_tos))
+        await self.step()
         if self.vanishes == "after":
             server.transport.abort()
         if self.silent:

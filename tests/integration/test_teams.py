@@ -1,6 +1,5 @@
 """The Teams sink and a workflow: what it posts, what each answer means, what stays secret, and how often it acts."""
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -12,13 +11,12 @@ from yarl import URL
 
 from tests.cards import digest_of, entries_of, run_event
 from tests.deliveries import ELEMENT, delivery_of
+from tests.fate import Fate, Scene, die_at_every_step
 from tests.lanes import FakeOwner, LaneScene, job_of
-from tests.memory_store import Contents, MemoryStore
 from tests.support import eventually, free_port
 from tests.workflows_service import HIDDEN, PATH, QUERY, Answer, Workflow, workflow_service
 from worker.errors import Misconfigured, OutcomeUnknown, Rejected, SinkUnavailable, Throttled, WorkerError
-from worker.ledger import EntryState, Ledger, decode
-from worker.metrics import Metrics
+from worker.ledger import EntryState
 from worker.settings import OnUnknown
 from worker.sinks.limiter import SharedBuckets
 from worker.sinks.teams import TeamsSettings, TeamsSink
@@ -344,81 +342,6 @@ async def test_a_lane_keeps_the_limits_without_an_attempt_too_many(workflow, mon
 
 # --- processes that die
 
-
-class Fate:
-    """Lets a life run up to a step, and stop there for ever: what was done stays, nothing more is."""
-
-    def __init__(self, steps: int | None = None) -> None:
-        self.taken = 0
-        self.died = asyncio.Event()
-        self._steps = steps
-
-    async def step(self) -> None:
-        if self.taken == self._steps:
-            self.died.set()
-        if self.died.is_set():
-            await asyncio.Event().wait()
-        self.taken += 1
-
-
-class FatefulStore(MemoryStore):
-    """Every call has a moment before and one after its effect at which its process may die."""
-
-    def __init__(self, contents: Contents, fate: Fate) -> None:
-        super().__init__(contents)
-        self._fate = fate
-
-    async def _reach(self, name: str) -> None:
-        await self._fate.step()
-
-    async def _answered(self, name: str) -> None:
-        await self._fate.step()
-
-
-METRICS = Metrics()
-"""One for all lives: making them takes longer than a life."""
-START, BETWEEN_LIVES_SECONDS = 1_700_000_000.0, 1000.0
-
-
-class History:
-    """One delivery, the lives of the processes that are given it, and the workflow that outlives them."""
-
-    def __init__(self, workflow: Workflow, policy: OnUnknown, script: list[Answer]) -> None:
-        self.workflow = workflow
-        self.policy = policy
-        self.contents = Contents()
-        self.lives = 0
-        self.posted_after_accepted = 0
-        workflow.script = list(script)
-        workflow.messages.clear()
-
-    @property
-    def accepted(self) -> bool:
-        return any(decode(stored.payload).state is EntryState.ACCEPTED for stored in self.contents.entries.values())
-
-    async def live(self, fate: Fate) -> FakeOwner:
-        """One process that is given the delivery and, unless it dies first, brings it to an end."""
-        self.lives += 1
-        accepted, posted = self.accepted, len(self.workflow.messages)
-        settings = TeamsSettings.model_validate(
-            {"name": "out", "url_env": "TEAMS_URL", "on_unknown": self.policy, "limits": OFTEN}
-        )
-        sink, owner = TeamsSink(settings, buckets=SharedBuckets(Clock())), FakeOwner(f"life {self.lives}")
-        now = START + self.lives * BETWEEN_LIVES_SECONDS
-        store = FatefulStore(self.contents, fate)
-        ledger = Ledger(store, settings, sink, by=owner.name, metrics=METRICS, clock=lambda: now)
-        self.workflow.before = self.workflow.after = fate.step
-        await sink.open()
-        scenery = LaneScene(sink, ledger=ledger, metrics=METRICS, concurrency=1)
-        async with scenery.running() as stage:
-            stage.lane.submit(job_of(owner, "a", "a1"))
-            await eventually(lambda: owner.ended or fate.died.is_set())
-        await sink.aclose()
-        if accepted:
-            self.posted_after_accepted += len(self.workflow.messages) - posted
-        return owner
-
-
 SCRIPTS = {
     "accepted": [],
     "a server error after the effect": [Answer(500, posts=True)],
@@ -434,25 +357,24 @@ async def test_dying_at_any_await_resend_posts_at_least_once_skip_at_most_once_a
     workflow, monkeypatch, policy: OnUnknown, script: str
 ):
     monkeypatch.setenv("TEAMS_URL", workflow.url)
+    settings = TeamsSettings.model_validate(
+        {"name": "out", "url_env": "TEAMS_URL", "on_unknown": policy, "limits": OFTEN}
+    )
 
-    async def lives(death: int | None) -> int:
-        history, fate = History(workflow, policy, SCRIPTS[script]), Fate(death)
-        owners = [await history.live(fate), await history.live(Fate()), await history.live(Fate())]
-        assert owners[-1].ended == 1
-        assert history.posted_after_accepted == 0
-        letters = [owner.letters["a1"][0] for owner in owners if owner.letters]
-        match policy:
-            case "resend":
-                assert len(workflow.messages) >= 1
-                assert letters == []
-                assert history.accepted
-            case "skip":
-                assert len(workflow.messages) <= 1
-                assert workflow.messages or letters
-                assert set(letters) <= {"unknown_outcome"}
-        return fate.taken
+    def begin() -> None:
+        workflow.script = list(SCRIPTS[script])
+        workflow.messages.clear()
 
-    steps = await lives(None)
-    assert steps >= 6
-    for death in range(steps):
-        await lives(death)
+    def meet(fate: Fate) -> None:
+        workflow.before = workflow.after = fate.step
+
+    held = await die_at_every_step(
+        Scene(
+            settings,
+            sink=lambda: TeamsSink(settings, buckets=SharedBuckets(Clock())),
+            begin=begin,
+            meet=meet,
+            effects=lambda: len(workflow.messages),
+        )
+    )
+    assert {frozenset(), frozenset({EntryState.INTENT})} <= held

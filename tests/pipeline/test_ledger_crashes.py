@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from tests.fakes import FakeSink
+from tests.fate import METRICS, START, Fate, FatefulStore
 from tests.lanes import FakeOwner, LaneScene, id_of, job_of
 from tests.memory_store import Contents, MemoryStore
 from tests.pipeline.stage import Stage, blob_event, message
@@ -16,45 +17,12 @@ from worker.metrics import Metrics
 from worker.settings import OnUnknown, SinkSettings
 from worker.sinks import Delivery
 
-START = 1_700_000_000.0
 DAY = 86_400.0
-METRICS = Metrics()
-"""One for all lives: making them takes longer than a life."""
 
 
 class LedgerSettings(SinkSettings):
     ledger = "always"
     verifies = True
-
-
-class Fate:
-    """Lets a life run up to a step, and stop there for ever: what was done stays, nothing more is."""
-
-    def __init__(self, steps: int | None = None) -> None:
-        self.taken = 0
-        self.died = asyncio.Event()
-        self._steps = steps
-
-    async def step(self) -> None:
-        if self.taken == self._steps:
-            self.died.set()
-            await asyncio.Event().wait()
-        self.taken += 1
-        await asyncio.sleep(0.01)
-
-
-class FatefulStore(MemoryStore):
-    """Every call has a moment before and one after its effect at which its process may die."""
-
-    def __init__(self, contents: Contents, fate: Fate) -> None:
-        super().__init__(contents, clock=wall_clock)
-        self._fate = fate
-
-    async def _reach(self, name: str) -> None:
-        await self._fate.step()
-
-    async def _answered(self, name: str) -> None:
-        await self._fate.step()
 
 
 class World:
@@ -109,9 +77,13 @@ async def live(
     world: World, name: str, policy: OnUnknown, fate: Fate, script: list[tuple[bool, Exception | None]]
 ) -> FakeOwner:
     """One process that is given the delivery and, unless it dies first, brings it to an end."""
-    sink, owner = FatefulSink(world, fate, script), FakeOwner(name)
+    return await live_with(FatefulSink(world, fate, script), world, name, policy, fate)
+
+
+async def live_with(sink: Any, world: World, name: str, policy: OnUnknown, fate: Fate) -> FakeOwner:
+    owner = FakeOwner(name)
     settings = LedgerSettings(name="out", kind="fake", on_unknown=policy)
-    store = FatefulStore(world.contents, fate)
+    store = FatefulStore(world.contents, fate, wall_clock)
     ledger = Ledger(store, settings, sink, by=name, metrics=METRICS, clock=wall_clock)
     scenery = LaneScene(sink, ledger=ledger, metrics=METRICS, give_up_after_seconds=DAY, concurrency=1)
     async with scenery.running() as stage:
@@ -334,26 +306,13 @@ class ListSink:
             raise PartlyAccepted("450 for c", served=delivery.served | {"a", "b"})
 
 
-async def live_with_a_list(world: World, name: str, policy: OnUnknown, fate: Fate) -> FakeOwner:
-    """As `live`, to several recipients."""
-    sink, owner = ListSink(world, fate), FakeOwner(name)
-    settings = LedgerSettings(name="out", kind="fake", on_unknown=policy)
-    ledger = Ledger(FatefulStore(world.contents, fate), settings, sink, by=name, metrics=METRICS, clock=wall_clock)
-    scenery = LaneScene(sink, ledger=ledger, metrics=METRICS, give_up_after_seconds=DAY, concurrency=1)
-    async with scenery.running() as stage:
-        stage.lane.submit(job_of(owner, "a", "a1"))
-        async with asyncio.timeout(3600):
-            while not owner.ended and not fate.died.is_set():
-                await asyncio.sleep(1)
-    return owner
-
-
 @pytest.mark.parametrize("policy", ["skip", "resend"])
 def test_dying_at_any_await_no_recipient_is_served_twice_with_skip_and_none_is_left_out_with_resend(policy: OnUnknown):
     async def lives(death: int | None) -> tuple[Fate, World, list[FakeOwner]]:
         world, fate = World(), Fate(death)
-        owners = [await live_with_a_list(world, "first", policy, fate)]
-        owners.append(await live_with_a_list(world, "last", policy, Fate()))
+        owners = [await live_with(ListSink(world, fate), world, "first", policy, fate)]
+        fresh = Fate()
+        owners.append(await live_with(ListSink(world, fresh), world, "last", policy, fresh))
         return fate, world, owners
 
     async def scene():
