@@ -226,10 +226,6 @@ def _minutes(text: str) -> int:
     return int(hours) * 60 + int(minutes)
 
 
-def _value_of(name: str) -> Callable[[Event], str]:
-    return _WORDS.get(name) or partial(_found, parse_key(name))
-
-
 def _found(names: tuple[str, ...], event: Event) -> str:
     value = find(names, event)
     if value is None:
