@@ -1,6 +1,7 @@
 """Fixtures for every test folder: the Blob service on this machine."""
 
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.support import AZURITE_ACCOUNT, AZURITE_KEY, azurite_connection_string, free_port, stop, wait_for_port
+
+# What a shell runs in its background ignores Ctrl-C, and so would whatever the tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _AZURITE = Path(__file__).parent / "node" / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"
 

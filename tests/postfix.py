@@ -7,8 +7,10 @@ Nothing of the system's own Postfix is read or touched. Needs root, as Postfix d
 import os
 import pwd
 import shutil
+import smtplib
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -83,12 +85,24 @@ def postfix(certificate: Certificate, *, next_port: int, refused: dict[str, str]
         ) as process:
             try:
                 wait_for_port(process, port)
+                _wait_for_starttls(port, folder / "log")
                 yield port
             finally:
                 subprocess.run([_PROGRAM, "-c", str(folder / "conf"), "stop"], check=False, capture_output=True)
                 process.wait(timeout=30)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _wait_for_starttls(port: int, log: Path, timeout_seconds: float = 30.0) -> None:
+    """Postfix serves without TLS where it cannot set that up, and its log says why; the tests want it with."""
+    deadline = time.monotonic() + timeout_seconds
+    while time.monotonic() < deadline:
+        with smtplib.SMTP(HOST, port, timeout=timeout_seconds) as session:
+            session.ehlo()
+            if session.has_extn("starttls"):
+                return
+    raise AssertionError(f"no STARTTLS within {timeout_seconds:g} s: {log.read_text()[-2000:]}")
 
 
 def _configure(folder: Path, certificate: Certificate, *, port: int, next_port: int, refused: dict[str, str]) -> None:
