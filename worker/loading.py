@@ -38,6 +38,7 @@ from worker.mistakes import (
     section_at,
     shown,
     value_at,
+    without_echoes,
 )
 from worker.route import Late, Routes, RouteSpec
 from worker.settings import NO_ENV_NAME, Secret, SinkSettings, beside, is_env_name, secret_keys
@@ -214,7 +215,7 @@ class _Reading:
             context = {"folder": document.file.parent}
             return model.model_validate_json(json.dumps(raw), strict=True, context=context)
         except ValidationError as error:
-            for detail in error.errors(include_url=False):
+            for detail in without_echoes(error.errors(include_url=False)):
                 inside, message = finding(model, raw, detail)
                 self.add(document, Finding((*place, *inside), message))
             return None

@@ -102,6 +102,15 @@ _SENTENCES = {
 """What pydantic's kinds of errors mean here; in braces what it says about them."""
 
 
+def without_echoes(errors: list[ErrorDetails]) -> list[ErrorDetails]:
+    """Without lists that are only too short because an entry is wrong, which is said."""
+    return [
+        each
+        for each in errors
+        if each["type"] != "too_short" or not any(other["loc"][:-1] == each["loc"] for other in errors)
+    ]
+
+
 def finding(model: type[BaseModel], raw: Any, error: ErrorDetails) -> Finding:
     """What a model's error means: the place within the raw values, and a sentence."""
     place = _without_tags(error["loc"], raw)
@@ -167,6 +176,8 @@ def _without_tags(location: Location, raw: Any) -> Location:
 def _keys_beside(model: type[BaseModel], place: Location, raw: Any) -> Iterable[str]:
     """The keys that the section around a place may have."""
     for depth, part in enumerate(place[:-1], start=1):
+        if isinstance(part, int):
+            continue  # an entry of a list is what the list is of
         field = model.model_fields.get(str(part))
         models = list(_models(field.annotation)) if field else []
         if not models:

@@ -261,7 +261,7 @@ async def test_a_server_that_never_greets_is_tried_again():
 
 async def test_a_server_that_is_not_there_is_tried_again():
     async with sink_on(free_port()) as sink:
-        with pytest.raises(SinkUnavailable, match="cannot be connected to"):
+        with pytest.raises(SinkUnavailable, match="cannot be connected to: Connection refused"):
             await sink.deliver(delivery_of())
 
 

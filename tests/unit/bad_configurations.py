@@ -69,6 +69,19 @@ BAD = [
         "  - {name: mail, kind: email, host: smtp.example.org, form: a@example.org, to: [b@example.org]}\nroutes:",
         "routes.yaml:8: sinks[2].form: there is no such key; did you mean from?",
     ),
+    Bad(
+        "routes",
+        "    url_env: OUT",
+        '    url_env: OUT\n    quiet: {group_by: [], mute: [{from: "22:00", until: "07:00"}]}',
+        "routes.yaml:5: sinks[0].quiet.mute[0].until: there is no such key; write one of days, from, to, timezone",
+    ),
+    Bad(
+        "routes",
+        "    url_env: OUT",
+        "    url_env: OUT\n    quiet: {limit: {messages: 1, per_seconds: 60}}",
+        "routes.yaml:2: sinks[0]: quiet without group_by needs the ledger, to know after a crash which events went "
+        "alone; add on_unknown: resend, or group_by",
+    ),
     Bad("routes", "routes:", "rules: []\nroutes:", "routes.yaml:8: rules: there is no such key; did you mean routes?"),
     # Sections
     Bad("worker", "store:\n  kind: sqlite\n  path: data/worker.db\n", "", "worker.yaml:1: store: is missing; add it"),

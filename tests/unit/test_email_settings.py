@@ -36,7 +36,8 @@ def test_settings_that_make_sense_are_taken(change):
 @pytest.mark.parametrize(
     ("change", "place", "reason"),
     [
-        ({"host": "smtp://smtp.example.org"}, ("host",), "without smtp:// and port"),
+        ({"host": "smtp://ml:Passw0rd@smtp.example.org"}, ("host",), "without smtp://, and the port as port"),
+        ({"host": "smtp.example.org:587"}, ("host",), "without smtp://, and the port as port"),
         ({"host": "10.0.0.1"}, (), "allow_private: true permits it"),
         ({"host": "127.1"}, (), "neither a name nor an address"),
         ({"security": "none"}, (), "use security: starttls or tls, or allow_private: true"),

@@ -124,6 +124,31 @@ def test_a_connection_string_in_a_file_is_checked_too(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("sink", "environ", "mistake"),
+    [
+        ("url_env: OUT", {"OUT": "not-a-url-hidden"}, "url_env: "),
+        ("url_env: OUT\n    secret_env: KEY", {"KEY": "whsec_###hidden"}, "secret_env: the signing secret begins with"),
+        (
+            "url_env: OUT\n    headers_env: {Authorization: KEY}",
+            {"KEY": "Bearer\nhidden"},
+            "headers_env.Authorization: the header value holds a line break",
+        ),
+    ],
+)
+def test_the_secrets_of_a_webhook_are_looked_at_and_not_repeated(sink: str, environ: dict[str, str], mistake: str):
+    [found] = mistakes(routes=ROUTES.replace("url_env: OUT", sink), environ=ENVIRON | environ)
+    assert f"sinks[0].{mistake}" in found
+    assert "hidden" not in found
+
+
+def test_a_wrong_entry_does_not_make_its_list_too_short():
+    [found] = mistakes(
+        routes=ROUTES.replace("url_env: OUT", "url_env: OUT\n    quiet: {group_by: [], mute: [{days: [Sat]}]}")
+    )
+    assert found.endswith("mute[0].days[0]: cannot be Sat; did you mean sat?")
+
+
 def test_the_stores_connection_string_is_checked_too():
     worker = """\
         source: {connection_string_env: HUB, hub: ml-events}

@@ -6,7 +6,9 @@ addresses that are then connected to, so that it cannot change its mind in betwe
 """
 
 import ipaddress
+import os
 import socket
+import ssl
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Annotated
 
@@ -108,6 +110,13 @@ def _inside(address: IPv4Address | IPv6Address) -> IPv4Address | None:
     if address in _NAT64:
         return IPv4Address(int(address) & 0xFFFFFFFF)
     return address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
+
+
+def why_not_connected(error: OSError) -> str:
+    """In the system's words; asyncio's own name the call and the address."""
+    if error.errno is not None and not isinstance(error, ssl.SSLError | socket.gaierror):  # those count otherwise
+        return os.strerror(error.errno)
+    return error.strerror or type(error).__name__
 
 
 class PublicResolver(AbstractResolver):

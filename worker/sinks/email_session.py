@@ -17,7 +17,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from worker.errors import Misconfigured, SinkUnavailable
 from worker.logs import redact
-from worker.sinks.addresses import PublicResolver
+from worker.sinks.addresses import PublicResolver, why_not_connected
 from worker.sinks.email_settings import EmailSettings
 from worker.sinks.mail_templates import visible
 
@@ -127,8 +127,8 @@ class MailServer:
         except TimeoutError:
             raise SinkUnavailable(f"{self.where} could not be connected to within {seconds:g} s") from None
         except OSError as error:
-            reason = error.strerror or type(error).__name__
-            raise SinkUnavailable(f"{self.where}, port {self._port}, cannot be connected to: {reason}") from None
+            why = why_not_connected(error)
+            raise SinkUnavailable(f"{self.where}, port {self._port}, cannot be connected to: {why}") from None
 
     def said(self, error: aiosmtplib.SMTPResponseException, login: Login | None) -> str:
         """The server's answer as one short line that is safe to show."""

@@ -16,6 +16,7 @@ _SCOPE = "https://outlook.office365.com/.default"
 """What Exchange Online wants a token for."""
 
 _HOST = re.compile(r"[A-Za-z0-9.:_-]+")
+_WITH_PORT = re.compile(r"[^:]+:\d*")
 
 
 class EmailSettings(MailSettings):
@@ -64,8 +65,8 @@ class EmailSettings(MailSettings):
     @field_validator("host")
     @classmethod
     def _host(cls, host: str) -> str:
-        if not _HOST.fullmatch(host):
-            raise ValueError(f"{host!r} is no host; write a name such as smtp.example.org, without smtp:// and port")
+        if not _HOST.fullmatch(host) or _WITH_PORT.fullmatch(host):  # it is not repeated: it may hold a password
+            raise ValueError("is no host; write a name such as smtp.example.org, without smtp://, and the port as port")
         return host
 
     @field_validator("sender")

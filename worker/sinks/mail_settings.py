@@ -71,9 +71,9 @@ def _read(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        raise ValueError("the file is not UTF-8 text") from None
+        raise ValueError(f"{file} is not UTF-8 text") from None
     except OSError as error:
-        raise ValueError(f"the file cannot be read: {error.strerror or type(error).__name__}") from None
+        raise ValueError(f"{file} cannot be read: {error.strerror or type(error).__name__}") from None
 
 
 def _try_out(part: str, text: str) -> None:

@@ -20,7 +20,7 @@ from yarl import URL
 from worker.errors import Misconfigured, OutcomeUnknown, Rejected, SinkUnavailable, WorkerError
 from worker.logs import redact
 from worker.settings import SinkSettings
-from worker.sinks.addresses import PublicResolver
+from worker.sinks.addresses import PublicResolver, why_not_connected
 from worker.sinks.answers import note_answer
 
 _CONNECT_SECONDS = 10.0
@@ -177,7 +177,7 @@ def _what_happened(error: aiohttp.ClientError) -> str:
         case aiohttp.ClientConnectorDNSError():
             return f"cannot be resolved: {error.os_error.strerror or 'no address found'}"
         case aiohttp.ClientConnectorError():
-            return f"cannot be connected to: {error.os_error.strerror or type(error.os_error).__name__}"
+            return f"cannot be connected to: {why_not_connected(error.os_error)}"
         case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError():
             return "closed the connection before it answered"
         case _:

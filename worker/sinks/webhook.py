@@ -121,6 +121,16 @@ class WebhookSettings(SinkSettings):
             raise ValueError(f"the header {twice[0]} is given twice; keep one")
         return self
 
+    def check_secret(self, key: str, value: str) -> None:
+        """See SinkSettings."""
+        match key:
+            case "url":
+                checked_url(value, allow_private=self.allow_private)
+            case "secret":
+                _signing_key(value)
+            case "headers":
+                _check_header_value("value", value)
+
 
 def _check_header_value(name: str, value: str) -> None:
     if not _HEADER_VALUE.fullmatch(value):
