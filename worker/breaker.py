@@ -3,23 +3,23 @@
 Two things stop the flow by themselves. The destination fails for several subjects in a row: then it is down, and one
 probe at a time, with a growing pause, is all it gets. The destination refuses the worker (401, 403, 404) for several
 subjects in a row: then somebody has to change something, and a probe a minute is enough. One subject alone never stops
-the others: that may be the event's fault.
+the others: that may be the event's fault. (A *suspect* is a subject, or one attempt of a digest: `Job.suspect`.)
 """
 
 import asyncio
 import random
+from collections.abc import Hashable
 from enum import StrEnum
 
 import structlog
 
 from worker.errors import OutcomeUnknown, PartlyAccepted, SinkUnavailable
-from worker.events import Subject
 from worker.metrics import Metrics
 
 _log = structlog.get_logger()
 
-_SUBJECTS = 3
-"""Different subjects in a row before it is the sink's fault."""
+_SUSPECTS = 3
+"""Different ones in a row before it is the sink's fault."""
 _FAILURES = 5
 """Temporary failures in a row before the destination counts as down."""
 _FIRST_PROBE_SECONDS = 1.0
@@ -48,9 +48,9 @@ class Breaker:
         self._jitter = jitter
         self._metrics = metrics
         self._failures = 0
-        self._failing: set[Subject] = set()
-        self._told_to_wait: set[Subject] = set()
-        self._refused: set[Subject] = set()
+        self._failing: set[Hashable] = set()
+        self._told_to_wait: set[Hashable] = set()
+        self._refused: set[Hashable] = set()
         self._pause_seconds = 0.0
         self._probe_due = False
         self._probe_timer: asyncio.TimerHandle | None = None
@@ -76,18 +76,18 @@ class Breaker:
         if self.flow in (Flow.DOWN, Flow.REFUSED):
             self._set_free()
 
-    def failed(self, subject: Subject, error: SinkUnavailable | OutcomeUnknown, *, probe: bool) -> None:
+    def failed(self, suspect: Hashable, error: SinkUnavailable | OutcomeUnknown, *, probe: bool) -> None:
         """A temporary failure. Retry-After binds the whole lane once several subjects were told."""
         if isinstance(error, PartlyAccepted):
             self.answered()  # it works; one full mailbox must not hold up everybody's mail
             return
         self._refused.clear()
         self._failures += 1
-        _add(self._failing, subject)
+        _add(self._failing, suspect)
         wait_seconds = 0.0
         if isinstance(error, SinkUnavailable) and error.retry_after_seconds is not None:
-            _add(self._told_to_wait, subject)
-            if len(self._told_to_wait) >= _SUBJECTS:
+            _add(self._told_to_wait, suspect)
+            if len(self._told_to_wait) >= _SUSPECTS:
                 wait_seconds = error.retry_after_seconds
         if probe:
             self._stop_flow(Flow.DOWN, self._longer_pause(), wait_seconds)
@@ -95,16 +95,16 @@ class Breaker:
             self._pause_seconds = 0.0
             self._stop_flow(Flow.DOWN, self._longer_pause(), wait_seconds, str(error))
 
-    def refused(self, subject: Subject, error: Exception, *, probe: bool) -> None:
+    def refused(self, suspect: Hashable, error: Exception, *, probe: bool) -> None:
         """The destination refuses the worker."""
         self._failures = 0
         self._failing.clear()
-        _add(self._refused, subject)
+        _add(self._refused, suspect)
         if probe and self.flow is Flow.DOWN:
             self._set_free()  # it answers again; what it answers is seen by the next ones
         if probe and self.flow is Flow.REFUSED:
             self._stop_flow(Flow.REFUSED, _REFUSED_PROBE_SECONDS, 0.0)
-        elif self.flow is Flow.FREE and len(self._refused) >= _SUBJECTS:
+        elif self.flow is Flow.FREE and len(self._refused) >= _SUSPECTS:
             self._stop_flow(Flow.REFUSED, _REFUSED_PROBE_SECONDS, 0.0, str(error))
 
     def probe_was_nothing(self, *, at_once: bool) -> None:
@@ -114,7 +114,7 @@ class Breaker:
 
     @property
     def _is_down(self) -> bool:
-        return self._failures >= _FAILURES and len(self._failing) >= _SUBJECTS
+        return self._failures >= _FAILURES and len(self._failing) >= _SUSPECTS
 
     def _longer_pause(self) -> float:
         self._pause_seconds = min(_LONGEST_PROBE_SECONDS, max(_FIRST_PROBE_SECONDS, self._pause_seconds * 2))
@@ -158,6 +158,6 @@ class Breaker:
         self._metrics.lane_down.labels(self._sink).set(self.flow is Flow.DOWN)
 
 
-def _add(subjects: set[Subject], subject: Subject) -> None:
-    if len(subjects) < _SUBJECTS:  # more would say nothing, and take memory
-        subjects.add(subject)
+def _add(suspects: set[Hashable], suspect: Hashable) -> None:
+    if len(suspects) < _SUSPECTS:  # more would say nothing, and take memory
+        suspects.add(suspect)

@@ -6,7 +6,7 @@ owner by owner in turn, so that a partition with a long queue does not delay the
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Protocol
@@ -81,11 +81,21 @@ class Job:
     """It is to be tried, whatever its owner would say."""
     again: bool = False
     """An earlier life may have tried it: it was in the hub before this one began."""
+    made_here: bool = False
+    """The worker wrote it itself: a digest."""
 
     @property
     def subject(self) -> Subject:
         """What order is kept for."""
         return self.delivery.released.placed.event.key
+
+    @property
+    def suspect(self) -> Hashable:
+        """What may be at fault when an attempt fails, and not the destination.
+
+        Digests have one subject and go one after the other, and are the worker's own words: of them, each attempt.
+        """
+        return (self.delivery.idempotency_key, self.attempts) if self.made_here else self.subject
 
     def learn_served(self) -> None:
         """Tells the delivery who has it already."""

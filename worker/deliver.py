@@ -82,7 +82,7 @@ class Lane:
         self._sink = sink
         self._ledger = ledger
         quiet = settings.quiet
-        self._looks_back = ledger is not None and quiet is not None and quiet.group_by is None
+        self._looks_back = ledger is not None and quiet is not None and quiet.tells_some_alone
         """Where some go alone and others are told together, one life may do the one, and the next life the other."""
         self._concurrency = settings.concurrency
         self._pace_seconds = 1 / settings.rate if settings.rate else 0.0
@@ -261,9 +261,9 @@ class Lane:
             case Skipped() | Later() | StoreUnavailable() | Throttled():
                 return
             case SinkUnavailable() | OutcomeUnknown():
-                self._breaker.failed(job.subject, error, probe=probe)
+                self._breaker.failed(job.suspect, error, probe=probe)
             case Misconfigured():
-                self._breaker.refused(job.subject, error, probe=probe)
+                self._breaker.refused(job.suspect, error, probe=probe)
             case _:
                 self._breaker.answered()
         self._say(error)

@@ -59,7 +59,7 @@ class Member(NamedTuple):
         return cls(number, group, subject, route, Entry.from_json(entry), len(orjson.dumps(entry)))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Digest:
     """A closed group."""
 
@@ -69,6 +69,8 @@ class Digest:
     closed_at: float
     members: tuple[Member, ...]
     """In the order of joining."""
+    attempts: int = 0
+    """So far, over all lives."""
 
     @cached_property
     def id(self) -> str:

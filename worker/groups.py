@@ -26,7 +26,10 @@ from worker.quiet import Bucket, Quiet, QuietSettings, Values
 from worker.sinks import Delivery
 
 HELD_EVENTS = 5_000
-"""Per sink and partition. More wait, and reading with them, up to limits.in_flight."""
+"""Per sink and partition. More wait, and reading with them, up to limits.in_flight; while the sink is muted, which may
+last for days, more are refused."""
+_SPARE_EVENTS = 1_000
+"""So many more that a mute window lets through."""
 _GROUPS = 200
 """Remembered per sink and partition; they stand in the partition state."""
 _OTHERS: Values = (("group", "all others"),)
@@ -45,6 +48,8 @@ class Step(StrEnum):
     """Its sink is muted, and the window says drop."""
     REFUSED = "refused"
     """Its sink is muted, and the window says dead_letter."""
+    OVERFLOWS = "overflows"
+    """Its sink is muted, and holds as many as it may."""
     WAIT = "wait"
     """It belongs into a group, and there is no room."""
 
@@ -62,7 +67,7 @@ class Group:
     """Of the most severe one in it."""
     told_at: float | None = None
     told: frozenset[str] = frozenset()
-    """The kinds that were told of it."""
+    """The kinds that its last message told of."""
 
 
 class _Numbers:
@@ -108,7 +113,9 @@ class SinkGroups:
             if alone is None:
                 return Step.ALONE
             (because, due_at), values = alone, ()
-        if self.held >= HELD_EVENTS:
+        if mute and self.held >= HELD_EVENTS:
+            return Step.OVERFLOWS
+        if self.held >= HELD_EVENTS + (_SPARE_EVENTS if self._quiet.settings.mute else 0):
             return Step.WAIT
         self._join(self._group(because, values), delivery, due_at=due_at, now=now)
         return Step.JOINED
@@ -195,20 +202,17 @@ class SinkGroups:
         return True
 
     def _digest(self, because: Because, values: Values, groups: list[Group], now: float) -> Digest:
-        taken = self._fitting(sorted(chain.from_iterable(group.members.values() for group in groups)))
-        last = {member.subject: member.number for member in taken}
+        own = sorted(chain.from_iterable(group.members.values() for group in groups))
+        last = {member.subject: member.number for member in own}
+        others = chain.from_iterable(group.members.values() for group in self._groups.values() if group not in groups)
+        earlier = [member for member in others if member.number < last.get(member.subject, 0)]
+        # The first of them: whoever is among these has all that came before it of its subject among them as well.
+        taken = self._fitting(sorted([*own, *earlier]))
         for group in groups:
-            group.told_at = now
-            group.told = frozenset(sorted(group.told | {kind_of(each.entry) for each in taken})[:_KINDS])
+            if kinds := {kind_of(each.entry) for each in taken if each.group == group.number}:
+                group.told_at, group.told = now, frozenset(sorted(kinds)[:_KINDS])
         self._take_out(taken)
-        earlier = [
-            member
-            for group in self._groups.values()
-            for member in group.members.values()
-            if member.number < last.get(member.subject, 0)
-        ]
-        self._take_out(earlier)
-        return Digest(self.sink, because, values, now, tuple(sorted([*taken, *earlier])))
+        return Digest(self.sink, because, values, now, tuple(taken))
 
     def _fitting(self, members: list[Member]) -> list[Member]:
         """The first of them, as many as a digest takes."""
@@ -230,8 +234,16 @@ class SinkGroups:
             group.severity = max(severities, key=lambda each: each.rank, default=Severity.INFO)
 
     def sent(self, digest: Digest) -> None:
-        """The digest is where it belongs, or a dead letter."""
+        """The digest is where it belongs."""
+        self.given_up(digest)
+        self.release(digest)
+
+    def given_up(self, digest: Digest) -> None:
+        """The digest is a dead letter. Later events of its subjects wait until `release`."""
         self.unsent.remove(digest)
+
+    def release(self, digest: Digest) -> None:
+        """No later life will send it again: its subjects are free."""
         for member in digest.members:
             self.held -= 1
             self._subjects[member.subject] -= 1
@@ -280,7 +292,7 @@ class SinkGroups:
                 for each in self._groups.values()
             ],
             "unsent": [
-                [each.because, each.values, each.closed_at, ranges(member.number for member in each.members)]
+                [each.because, each.values, each.closed_at, each.attempts, ranges(one.number for one in each.members)]
                 for each in self.unsent
             ],
             "bucket": [self._bucket.tokens, self._bucket.at] if self._bucket else None,
@@ -288,12 +300,14 @@ class SinkGroups:
 
     def restore(self, content: Mapping[str, Any], rows: dict[int, Member]) -> None:
         """Takes over what `snapshot` gave in an earlier life; takes its members out of the rows."""
-        for because, values, closed_at, numbers in content["unsent"]:
+        for because, values, closed_at, attempts, numbers in content["unsent"]:
             members = tuple(rows.pop(number) for number in expanded(numbers) if number in rows)
             for member in members:
                 self._count(member)
             if members:
-                self.unsent.append(Digest(self.sink, Because(because), _as_values(values), closed_at, members))
+                self.unsent.append(
+                    Digest(self.sink, Because(because), _as_values(values), closed_at, members, attempts)
+                )
         mine: dict[int, list[Member]] = {}
         for row in rows.values():
             mine.setdefault(row.group, []).append(row)
@@ -327,8 +341,16 @@ class Groups:
         return [digest for groups in self._sinks.values() for digest in groups.close(now)]
 
     def sent(self, digest: Digest) -> None:
-        """The digest is where it belongs, or a dead letter."""
+        """The digest is where it belongs."""
         self._sinks[digest.sink].sent(digest)
+
+    def given_up(self, digest: Digest) -> None:
+        """The digest is a dead letter. Later events of its subjects wait until `release`."""
+        self._sinks[digest.sink].given_up(digest)
+
+    def release(self, digest: Digest) -> None:
+        """No later life will send it again: its subjects are free."""
+        self._sinks[digest.sink].release(digest)
 
     def __iter__(self) -> Iterator[SinkGroups]:
         return iter(self._sinks.values())

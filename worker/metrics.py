@@ -122,7 +122,9 @@ class Metrics:
             "digest_held_events", "Events that are settled and wait to be told in a digest.", "partition", "sink"
         )
         self.muted = self._counter(
-            "muted_events", "Events that a sink was not told because a mute window said drop or dead_letter.", "sink"
+            "muted_events",
+            "Events that a sink was not told: a mute window says drop or dead_letter, or is full.",
+            "sink",
         )
         self.replays = self._counter("replays", "Replays of dead letters that ended, by how.", "outcome")
 

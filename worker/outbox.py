@@ -47,6 +47,8 @@ class Outbox(PartitionOwner):
         self._groups = groups
         self._jobs: dict[Job, Digest] = {}
         self._letters = 0
+        self._given_up: list[Digest] = []
+        """Dead letters by now, in the stored state perhaps unsent still."""
         self._news = asyncio.Event()
 
     def joined(self) -> None:
@@ -61,11 +63,14 @@ class Outbox(PartitionOwner):
         while True:
             self._show()
             await self._wait()
+            given_up, self._given_up = self._given_up, []
             digests = self._groups.close(self._parts.clock())
-            if not digests:
+            if not (given_up or digests):
                 continue
             if not await self.save():
                 return
+            for digest in given_up:
+                self._groups.release(digest)
             for digest in digests:
                 self._parts.metrics.digests.labels(digest.sink, digest.because.value).inc()
                 self._submit(digest)
@@ -93,7 +98,8 @@ class Outbox(PartitionOwner):
             return
         loop_time, age = asyncio.get_running_loop().time(), self._parts.clock() - digest.closed_at
         # The time to give up counts from when it was closed, in this life or an earlier one.
-        job = Job(delivery, self, began_at=loop_time - max(0.0, age))
+        began_at = loop_time - max(0.0, age)
+        job = Job(delivery, self, attempts=digest.attempts, began_at=began_at, made_here=True)
         self._jobs[job] = digest
         lane.submit(job)
 
@@ -115,14 +121,19 @@ class Outbox(PartitionOwner):
 
     def accepted(self, job: Job) -> None:
         """The destination took it."""
-        self._done(self._jobs.pop(job))
+        self._groups.sent(self._jobs.pop(job))
+        self.changed()
+        self._news.set()
 
     def gave_up(self, job: Job, reason: str, detail: str) -> None:
         """It becomes a dead letter."""
         self._give_up(self._jobs.pop(job), job.delivery, reason, detail, attempts=job.attempts)
 
-    def attempt_ended(self, _job: Job) -> None:
+    def attempt_ended(self, job: Job) -> None:
         """One attempt less under way."""
+        if digest := self._jobs.get(job):
+            digest.attempts = job.attempts
+            self.changed()
         self._quiet.set()
 
     @property
@@ -134,17 +145,15 @@ class Outbox(PartitionOwner):
     def _give_up(self, digest: Digest, delivery: Delivery, reason: str, detail: str, *, attempts: int) -> None:
         def written() -> None:
             self._letters -= 1
-            self._done(digest)
+            self._groups.given_up(digest)
+            self._given_up.append(digest)
+            self.changed()
+            self._news.set()
             self._quiet.set()
 
         self._letters += 1
         letter = deadletters.from_delivery(delivery, reason=reason, detail=detail, attempts=attempts)
         self._parts.dead_letters.put(letter, written)
-
-    def _done(self, digest: Digest) -> None:
-        self._groups.sent(digest)
-        self.changed()
-        self._news.set()
 
     def _show(self) -> None:
         for groups in self._groups:

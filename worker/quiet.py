@@ -6,7 +6,7 @@ repetition is an event that says of its group what was said of it before.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from datetime import time as time_of_day
@@ -15,7 +15,7 @@ from typing import Annotated, Literal, NamedTuple, Self, get_args
 from zoneinfo import ZoneInfo
 
 import orjson
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from worker.about import Severity, experiment_of, line, model_of, severity_of, state_of
 from worker.events import Event
@@ -25,6 +25,9 @@ from worker.strict import Settings
 _VALUE_CHARACTERS = 100
 _WINDOWS_IN_A_ROW = 15
 """Windows that touch are one; a week of days and nights has fewer."""
+_WINDOWS_IN_A_WEEK = 20 * 8
+_MINUTES_KNOWN = 100
+_A_MONDAY = datetime(2024, 1, 1, tzinfo=UTC).timestamp()
 
 Values = tuple[tuple[str, str], ...]
 """What the events of a group have in common: names as in `group_by`, and their values."""
@@ -44,10 +47,9 @@ _DAYS: tuple[_Day, ...] = get_args(_Day)
 
 
 def _group_key(name: str) -> str:
-    if name not in _WORDS and not name.startswith("data"):
+    if name not in _WORDS and (not name.startswith("data") or parse_key(name)[0] != "data"):
         words = ", ".join(_WORDS)
         raise ValueError(f"{name!r} is nothing to group by; write one of {words}, or a key such as data.runType")
-    parse_key(name)
     return name
 
 
@@ -79,7 +81,7 @@ class MuteSettings(Settings):
     """On which days it begins."""
     start: Annotated[str, AfterValidator(_clock_time)] = Field(default="00:00", alias="from")
     end: Annotated[str, AfterValidator(_clock_time)] = Field(default="24:00", alias="to")
-    """When this is not after `from`, it ends on the next day."""
+    """When this is not after `from`, it ends on the next day: with the same time, after 24 hours."""
     timezone: Annotated[str, AfterValidator(_zone)] = "UTC"
     then: Literal["hold", "drop", "dead_letter"] = "hold"
     """What becomes of its events: one digest when the window is over; nothing (counted); a dead letter."""
@@ -98,13 +100,27 @@ class QuietSettings(Settings):
     group_interval_seconds: float = Field(default=300, gt=0, le=7 * 86_400)
     """How long after it was told the same group may be told again, when something new came to it."""
     repeat_interval_seconds: float | None = Field(default=None, gt=0, le=7 * 86_400)
-    """The same, when what came says only what was said of the group before (same types and states); None: as long as
-    group_interval_seconds."""
+    """The same, when what came says only what the last message of the group said (same types and states); None: as long
+    as group_interval_seconds."""
     limit: PaceSettings | None = None
     """Per partition; None: no limit."""
     mute: tuple[MuteSettings, ...] = Field(default=(), max_length=20)
     max_events: int = Field(default=1000, ge=1, le=1000)
     """A digest stands for at most so many events; a group with more is told at once, and in several."""
+
+    @property
+    def tells_some_alone(self) -> bool:
+        """Whether some events are told by themselves and others together."""
+        return self.group_by is None and (self.limit is not None or any(each.then == "hold" for each in self.mute))
+
+    @field_validator("mute")
+    @classmethod
+    def _mute_ends(cls, mute: tuple[MuteSettings, ...]) -> tuple[MuteSettings, ...]:
+        if any(each.then == "hold" for each in mute) and _never_ends(mute):
+            raise ValueError(
+                "leaves no time of the week in which what is held could be told; add from and to, or write then: drop"
+            )
+        return mute
 
     @model_validator(mode="after")
     def _intervals(self) -> Self:
@@ -193,9 +209,18 @@ class _Window:
         self._from = _minutes(settings.start)
         length = _minutes(settings.end) - self._from
         self._to = self._from + (length if length > 0 else length + 24 * 60)
+        self._ends: dict[int, float | None] = {}
 
     def end(self, now: float) -> float | None:
-        """When it ends, where it is open now."""
+        """When it ends, where it is open now. It begins and ends with a minute, and is asked about each event."""
+        minute = int(now // 60)
+        if minute not in self._ends:
+            if len(self._ends) >= _MINUTES_KNOWN:
+                self._ends.clear()
+            self._ends[minute] = self._look(now)
+        return self._ends[minute]
+
+    def _look(self, now: float) -> float | None:
         today = datetime.fromtimestamp(now, UTC).astimezone(self._zone).date()
         for day in (today, today - timedelta(days=1)):
             if day.weekday() in self._days:
@@ -211,9 +236,15 @@ class _Window:
         return datetime.combine(date, time_of_day(rest // 60, rest % 60), self._zone).timestamp()
 
 
-def _last_end(until: float, windows: list[_Window]) -> float:
+def _never_ends(mute: Iterable[MuteSettings]) -> bool:
+    """Whether at every time of the week a window is open for whatever nobody lets through."""
+    windows = [_Window(each) for each in mute if each.let_through is not Severity.INFO]
+    return _last_end(_A_MONDAY, windows, in_a_row=_WINDOWS_IN_A_WEEK) >= _A_MONDAY + 7 * 86_400
+
+
+def _last_end(until: float, windows: list[_Window], *, in_a_row: int = _WINDOWS_IN_A_ROW) -> float:
     """Windows that touch are one."""
-    for _ in range(_WINDOWS_IN_A_ROW):
+    for _ in range(in_a_row):
         later = [end for window in windows if (end := window.end(until)) is not None]
         if not later:
             break

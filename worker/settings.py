@@ -9,9 +9,9 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, Field, ValidationInfo, field_validator, model_validator
 
 from worker.errors import ConfigError, Misconfigured
 from worker.quiet import QuietSettings
@@ -177,6 +177,15 @@ class SinkSettings(Settings):
         if value == "verify" and not cls.verifies:
             raise ValueError("cannot be verify: this kind cannot ask its destination what came; write resend or skip")
         return value
+
+    @model_validator(mode="after")
+    def _remembers_who_went_alone(self) -> Self:
+        if self.quiet and self.quiet.tells_some_alone and self.ledger == "optional" and self.on_unknown is None:
+            raise ValueError(
+                "quiet without group_by needs the ledger, to know after a crash which events went alone; "
+                "add on_unknown: resend, or group_by"
+            )
+        return self
 
     def check_secret(self, key: str, value: str) -> None:
         """Looks at a secret that is there: `key` without _env and _file. Raises ValueError that repeats none of it."""

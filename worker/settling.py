@@ -75,15 +75,21 @@ class Settling(PartitionOwner):
             case Step.JOINED:
                 self._part_done(job.delivery.released.placed.position, job.delivery.sink, "grouped")
                 self.joined()
-            case Step.DROPPED:
-                self._parts.metrics.muted.labels(job.delivery.sink).inc()
-                self._part_done(job.delivery.released.placed.position, job.delivery.sink, "muted")
-            case Step.REFUSED:
-                self._parts.metrics.muted.labels(job.delivery.sink).inc()
-                self.gave_up(job, "muted", "its sink is muted at this time, and its window says dead_letter")
             case Step.WAIT:
                 return Turn.WAIT
+            case muted:
+                self._leave_untold(job, muted)
         return Turn.ASIDE
+
+    def _leave_untold(self, job: Job, step: Step) -> None:
+        self._parts.metrics.muted.labels(job.delivery.sink).inc()
+        match step:
+            case Step.REFUSED:
+                self.gave_up(job, "muted", "its sink is muted at this time, and its window says dead_letter")
+            case Step.OVERFLOWS:
+                self.gave_up(job, "muted", "its sink is muted at this time, and holds as many events as it may")
+            case _:
+                self._part_done(job.delivery.released.placed.position, job.delivery.sink, "muted")
 
     async def _mark_attempt(self, number: int) -> bool:
         if self._caution.busy:

@@ -75,8 +75,8 @@ class Shelf:
         self._in_parts = 0
         """The highest number in them."""
         self._names = 0
-        self._named: list[str] = []
-        """The parts that the stored state names."""
+        self._named: set[str] = set()
+        """The parts that the stored state names, or may name: a write whose answer was lost may have happened."""
         self._untidy = False
         """Whether there may be parts that nobody names."""
 
@@ -86,10 +86,10 @@ class Shelf:
         if not content:
             return
         self._untidy = True
-        self._named = list(content["parts"])
+        self._named = set(content["parts"])
         gone = set(expanded(content["gone"]))
         rows: list[Member] = []
-        for name in self._named:
+        for name in content["parts"]:
             members = await self._read(name)
             self._parts[name] = [member.number for member in members]
             rows += (member for member in members if member.number not in gone)
@@ -131,6 +131,7 @@ class Shelf:
             parts, new = parts | await self._write(new), []
         self._untidy |= parts.keys() != self._parts.keys()
         self._parts = parts
+        self._named |= parts.keys()
         if not taken.groups:
             return {"digests": {}}
         rows = [member.to_row() for member in new]
@@ -148,7 +149,9 @@ class Shelf:
 
     def saved(self, state: PartitionState) -> None:
         """The state is stored: what it does not name, nobody will read."""
-        self._named = state.digests.get("parts", [])
+        named = set(state.digests.get("parts", []))
+        self._untidy |= named != self._named
+        self._named = named
 
     async def _tidy(self) -> None:
         """Deletes what neither the stored state nor the next one names. When it fails, it goes the next time."""
@@ -156,7 +159,7 @@ class Shelf:
             self._untidy = False
             newest = self._name(self._names + 1)  # not there: what sorts after it is a later owner's
             try:
-                await self._store.forget_memory(self._place, keep=[*self._named, *self._parts, newest])
+                await self._store.forget_memory(self._place, keep=[*self._named, newest])
             except StoreUnavailable:
                 self._untidy = True
 

@@ -12,10 +12,10 @@ from tests.memory_store import Contents, MemoryStore
 from tests.pipeline.stage import START, Stage, blob_event, message
 from tests.virtual_time import run, settle_down
 from worker.claim import Claim
-from worker.errors import Rejected, SinkUnavailable, StoreUnavailable
+from worker.errors import Misconfigured, Rejected, SinkUnavailable, StoreUnavailable
 from worker.events import Message
 from worker.sinks import Delivery
-from worker.stores import ReplayRequest
+from worker.stores import DeadLetter, ReplayRequest
 from worker.stores.layout import letter_name
 
 GROUPED = {"out": {"group_by": [], "group_wait_seconds": 10, "group_interval_seconds": 60}}
@@ -29,6 +29,9 @@ def told(delivery: Delivery) -> list[str]:
 
 def all_told(stage: Stage, sink: str = "out") -> list[str]:
     return [each for delivery in stage.sinks[sink].accepted for each in told(delivery)]
+
+
+AT_ONCE = {"out": {"group_by": [], "group_wait_seconds": 0, "group_interval_seconds": 1}}
 
 
 def run_of(count: int, *, first: int = 0) -> list[Message]:
@@ -221,6 +224,64 @@ def test_a_digest_that_is_given_up_is_a_dead_letter_that_names_its_events_and_ca
     run(scene())
 
 
+def test_after_a_digest_was_given_up_the_next_of_its_subjects_waits_until_no_later_life_would_send_it_again():
+    class Frozen(MemoryStore):
+        """Takes no state any more once there is a dead letter: the process will die before its next write."""
+
+        frozen = False
+
+        async def put_dead_letters(self, letters: list[DeadLetter]) -> None:
+            self.frozen = True
+            await super().put_dead_letters(letters)
+
+        async def _reach(self, name: str) -> None:
+            if name == "write_state" and self.frozen:
+                raise StoreUnavailable("away")
+
+    def no_digest(delivery: Delivery) -> Exception | None:
+        return SinkUnavailable("503") if delivery.released.placed.event.type == "Worker.Digest" else None
+
+    async def scene():
+        contents = Contents()
+        store, sink = Frozen(contents), FakeSink(refuse=no_digest)
+        quiet = {"out": {"limit": {"messages": 1, "per_seconds": 1}, "group_interval_seconds": 5}}
+        lanes = {"retry": {"max_attempts": 3}}
+        async with Stage({"out": sink}, window=0, store=store, quiet=quiet, lanes=lanes).open() as first:
+            claim = await begin(first, "first", message(0, blob_event("x", 1)), message(1, blob_event("a", 1)))
+            while not store.frozen:
+                await asyncio.sleep(0.1)
+            await asyncio.sleep(1)
+            await first.play(claim, message(2, blob_event("a", 2)))
+            await asyncio.sleep(60)
+            assert all_told(first) == ["x-1"]
+            assert len(await first.dead_letters()) == 1
+        async with Stage(window=0, store=MemoryStore(contents), quiet=quiet).open() as second:
+            await begin(second, "second", message(2, blob_event("a", 2)))
+            await asyncio.sleep(60)
+            assert all_told(second) == ["a-1", "a-2"]
+
+    run(scene())
+
+
+def test_the_attempts_of_a_digest_count_over_all_lives():
+    async def scene():
+        store, attempts = MemoryStore(), 0
+        for life in range(4):
+            down = FakeSink(refuse=lambda _: SinkUnavailable("503"))
+            async with Stage(
+                {"out": down}, window=0, store=store, quiet=AT_ONCE, lanes={"retry": {"max_attempts": 3}}
+            ).open() as stage:
+                claim = await begin(stage, f"life {life}", *run_of(1))
+                await asyncio.sleep(1.2)
+                await stage.end(claim)
+                attempts += len(down.attempts)
+                letters = await stage.dead_letters()
+        assert attempts == 3
+        assert [letter.reason for letter in letters] == ["retries_exhausted"]
+
+    run(scene())
+
+
 def test_a_digest_for_a_sink_that_is_gone_becomes_a_dead_letter():
     async def scene():
         store = MemoryStore()
@@ -270,6 +331,27 @@ def test_while_a_destination_is_down_its_events_still_join_and_reading_goes_on()
     run(scene())
 
 
+@pytest.mark.parametrize(
+    ("error", "gauge"), [(Misconfigured("535"), "worker_lane_paused"), (SinkUnavailable("503"), "worker_lane_down")]
+)
+def test_a_destination_that_refuses_or_is_down_stops_a_lane_that_sends_one_digest_after_the_other(error, gauge: str):
+    async def scene():
+        problems: list[Exception | None] = [error]
+        stuck = FakeSink(refuse=lambda _: problems[-1])
+        lanes = {"retry": {"max_attempts": 6}} if isinstance(error, Misconfigured) else None
+        async with Stage({"out": stuck}, window=0, quiet=AT_ONCE, lanes=lanes).open() as stage:
+            await begin(stage, "first", *run_of(3))
+            await asyncio.sleep(600)
+            assert stage.count(gauge, sink="out") == 1
+            problems.append(None)
+            await asyncio.sleep(120)
+            assert await stage.dead_letters() == []
+            assert sorted(all_told(stage)) == ["s0-1", "s1-1", "s2-1"]
+            assert stage.count(gauge, sink="out") == 0
+
+    run(scene())
+
+
 def test_a_muted_event_is_dropped_and_counted_or_kept_as_a_dead_letter():
     async def scene():
         quiet = {"drop": {"mute": [{"then": "drop"}]}, "keep": {"mute": [{"then": "dead_letter"}]}}
@@ -307,6 +389,42 @@ def test_what_is_too_large_for_the_state_lies_beside_it_and_is_cleared_away():
             await second.play(claim, *run_of(1, first=2000))
             await asyncio.sleep(400)
             assert [part for partition, part in store.contents.memory if partition == "0.digests"] == []
+
+    run(scene())
+
+
+def test_a_part_that_a_lost_write_may_name_is_kept(monkeypatch):
+    class Flaky(MemoryStore):
+        lost = refused = False
+
+        async def _reach(self, name: str) -> None:
+            if name == "write_state" and self.refused:
+                raise StoreUnavailable("not written")
+
+        async def _answered(self, name: str) -> None:
+            if name == "write_state" and self.lost:
+                raise StoreUnavailable("written, but the answer got lost")
+
+    monkeypatch.setattr("worker.shelf._INLINE_BYTES", 0)
+    monkeypatch.setattr("worker.shelf._MANY_PARTS", 1)
+
+    async def scene():
+        contents = Contents()
+        store = Flaky(contents)
+        async with Stage(window=0, quiet=GROUPED, store=store).open() as stage:
+            claim = await begin(stage, "first", *run_of(2))
+            await asyncio.sleep(2)
+            store.lost = True
+            await stage.play(claim, *run_of(2, first=2))
+            await asyncio.sleep(2)
+            store.refused = True
+            await stage.play(claim, *run_of(2, first=4))
+            await asyncio.sleep(8)
+        async with Stage(window=0, quiet=GROUPED, store=MemoryStore(contents)).open() as second:
+            await begin(second, "second", *run_of(2, first=4))
+            await asyncio.sleep(120)
+            assert second.count("worker_digest_parts_lost_total", partition="0") == 0
+            assert sorted(all_told(second)) == [f"s{number}-1" for number in range(6)]
 
     run(scene())
 

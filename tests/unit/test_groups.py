@@ -16,6 +16,9 @@ from worker.sinks import Delivery
 
 NIGHT = 1_700_006_400.0
 """Two hours after midnight, UTC."""
+MIDNIGHT = NIGHT - NIGHT % 86_400
+NIGHT_WINDOW = {"from": "00:00", "to": "06:00", "let_through": "error"}
+REPEATS = {"group_interval_seconds": 60, "repeat_interval_seconds": 14_400}
 
 
 def groups(**section: Any) -> Groups:
@@ -167,6 +170,50 @@ def test_what_is_held_is_bounded_and_more_has_to_wait():
     assert meet_all(stage, "more", now=1000) == [Step.WAIT]
     stage.sent(first)
     assert meet_all(stage, "more", now=1000) == [Step.JOINED]
+
+
+def test_a_full_mute_window_refuses_more_but_what_it_lets_through_is_told():
+    stage = groups(group_by=["experiment"], mute=[NIGHT_WINDOW])
+    running = [delivery(str(number), status="Running") for number in range(HELD_EVENTS)]
+    assert {stage.meet(each, now=MIDNIGHT) for each in running} == {Step.JOINED}
+    assert meet_all(stage, "more", now=MIDNIGHT, status="Running") == [Step.OVERFLOWS]
+    assert meet_all(stage, "boom", now=MIDNIGHT, status="Failed", experiment="other") == [Step.JOINED]
+    [digest] = stage.close(MIDNIGHT + 60)
+    assert ids(digest) == ["boom"]
+
+
+def test_what_must_come_before_counts_towards_the_size_of_a_digest():
+    stage = groups(group_by=["severity"], group_wait_seconds=0, max_events=10, mute=[NIGHT_WINDOW])
+    before = [str(number) for number in range(25)]
+    meet_all(stage, *before, now=MIDNIGHT, status="Running", subject="one")
+    meet_all(stage, "boom", now=MIDNIGHT, status="Failed", subject="one")
+    told = []
+    while digests := stage.close(MIDNIGHT + 60):
+        [digest] = digests
+        told.append(ids(digest))
+        stage.sent(digest)
+    assert [len(each) for each in told] == [10, 10, 6]
+    assert [each for one in told for each in one] == [*before, "boom"]
+
+
+def test_a_group_remembers_what_was_told_of_itself_and_not_of_others_in_the_same_message():
+    stage = groups(group_by=["experiment"], group_wait_seconds=0, limit={"messages": 1, "per_seconds": 60}, **REPEATS)
+    meet_all(stage, "1", now=1000, experiment="x", status="Completed")
+    meet_all(stage, "2", now=1000, experiment="y", status="Failed")
+    [both] = stage.close(1000)
+    assert ids(both) == ["1", "2"]
+    stage.sent(both)
+    meet_all(stage, "3", now=1100, experiment="x", status="Failed")
+    assert [ids(each) for each in stage.close(1200)] == [["3"]]
+
+
+def test_a_failure_after_a_recovery_that_was_told_is_news():
+    stage = groups(group_by=["experiment"], group_wait_seconds=0, **REPEATS)
+    for now, status in ((1000, "Failed"), (1100, "Completed")):
+        meet_all(stage, status, now=now, status=status)
+        stage.sent(*stage.close(now))
+    meet_all(stage, "again", now=1200, status="Failed")
+    assert [ids(each) for each in stage.close(1200)] == [["again"]]
 
 
 def test_groups_are_bounded_and_the_events_of_more_are_told_together():

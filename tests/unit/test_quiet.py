@@ -63,6 +63,10 @@ def test_models_are_grouped_by_name_without_their_version():
     [
         ({"group_by": ["experimnt"]}, "nothing to group by; write one of type, source"),
         ({"group_by": ["data.a["]}, "cannot be read"),
+        ({"group_by": ["dataset"]}, "nothing to group by"),
+        ({"mute": [{"let_through": "error"}]}, "no time of the week"),
+        ({"mute": [{"from": "08:00", "to": "08:00"}]}, "no time of the week"),
+        ({"mute": [{"to": "12:00"}, {"from": "12:00", "then": "drop"}]}, "no time of the week"),
         ({"mute": [{"from": "22"}]}, "no time of day"),
         ({"mute": [{"to": "25:00"}]}, "no time of day"),
         ({"mute": [{"timezone": "Mars/Base"}]}, "no time zone"),
@@ -113,7 +117,21 @@ def test_windows_that_touch_are_one():
 
 
 def test_a_window_that_is_always_open_still_has_an_end():
-    assert quiet(mute=[{}]).muted(Severity.INFO, at("2026-01-17T12:00")) is not None
+    assert quiet(mute=[{"then": "drop"}]).muted(Severity.INFO, at("2026-01-17T12:00")) is not None
+
+
+@pytest.mark.parametrize(
+    "windows",
+    [
+        [{"days": ["mon", "tue", "wed", "thu", "fri", "sat"]}],
+        [{"from": f"{hour:02}:00", "to": f"{hour + 1:02}:00"} for hour in range(20)],
+        [{"to": "23:59"}],
+        [{"then": "dead_letter", "let_through": "error"}],
+        [{"let_through": "info"}],
+    ],
+)
+def test_windows_that_leave_a_moment_to_tell_what_they_hold_are_accepted(windows: list[dict[str, Any]]):
+    assert quiet(mute=windows)
 
 
 def test_severe_events_are_let_through():
@@ -126,7 +144,7 @@ def test_severe_events_are_let_through():
 @given(st.integers(0, 2 * 366 * 24 * 60), st.integers(0, 1439), st.integers(0, 1439))
 def test_a_window_ends_in_the_future_and_is_closed_then(minute: int, start: int, end: int):
     window = {"from": f"{start // 60:02}:{start % 60:02}", "to": f"{end // 60:02}:{end % 60:02}"}
-    muted = quiet(mute=[window | {"timezone": "America/New_York"}])
+    muted = quiet(mute=[window | {"timezone": "America/New_York", "then": "drop"}])
     now = at("2026-01-01T00:00") + minute * 60
     mute = muted.muted(Severity.INFO, now)
     if mute is not None:
