@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
@@ -363,6 +364,31 @@ def test_a_muted_event_is_dropped_and_counted_or_kept_as_a_dead_letter():
             assert sinks["drop"].attempts == sinks["keep"].attempts == []
             assert stage.count("worker_muted_events_total", sink="drop") == 1
             assert await stage.checkpoint() == 0
+
+    run(scene())
+
+
+def test_a_full_mute_window_holds_up_neither_reading_nor_the_other_sinks(monkeypatch):
+    monkeypatch.setattr("worker.groups.HELD_EVENTS", 5)
+    minute = datetime.fromtimestamp(START + 3600, UTC)
+    window = {"from": f"{minute - timedelta(hours=2):%H:%M}", "to": f"{minute:%H:%M}"}
+
+    async def scene():
+        sinks = {"out": FakeSink(), "plain": FakeSink()}
+        quiet = {"out": {"group_by": [], "mute": [window]}}
+        async with Stage(sinks, window=0, quiet=quiet, limits={"in_flight": 3}).open() as stage:
+            claim = await stage.begin()
+            for each in run_of(20):
+                await stage.play(claim, each)
+                await asyncio.sleep(2)
+            assert len(sinks["plain"].ids) == 20
+            await asyncio.sleep(60)
+            assert await stage.checkpoint() == 19
+            await asyncio.sleep(2 * 3600)
+            assert all_told(stage) == [f"s{number}-1" for number in range(5)]
+            letters = await stage.dead_letters()
+            assert {letter.reason for letter in letters} == {"muted"}
+            assert len(letters) == 15
 
     run(scene())
 
