@@ -37,6 +37,7 @@ from worker.events import DIGEST_TYPE, Event
 from worker.sinks import Delivery
 
 _KINDS_IN_TITLE = 3
+_REPLAYED = "This is a replay: it could not be delivered at its time, and somebody asked for it again."
 
 
 class Kind(NamedTuple):
@@ -193,7 +194,7 @@ def _facts(delivery: Delivery, event: Event) -> Iterable[tuple[str, str]]:
 def _remarks(delivery: Delivery) -> Iterable[str]:
     late_by_ms = delivery.released.late_by_ms
     if delivery.replayed:
-        yield "This is a replay: it could not be delivered at its time, and somebody asked for it again."
+        yield _REPLAYED
     elif late_by_ms is not None:
         yield f"This is late: it came {late_by_ms / 1000:g} seconds after a later event of its subject was passed on."
     if delivery.released.superseded:
@@ -270,7 +271,7 @@ def _why(because: object, names: list[str]) -> str:
 
 def _digest_remarks(delivery: Delivery, entries: tuple[Entry, ...]) -> Iterable[str]:
     if delivery.replayed:
-        yield "This is a replay: it could not be delivered at its time, and somebody asked for it again."
+        yield _REPLAYED
     if late := sum(entry.late_by_ms is not None for entry in entries):
         yield f"{late:,} of them came late: after a later event of the same subject had been passed on."
     if superseded := sum(entry.superseded for entry in entries):

@@ -20,16 +20,13 @@ from worker.errors import ConfigError, Misconfigured, OutcomeUnknown, Rejected, 
 from worker.logs import redact
 from worker.settings import Secret, SinkSettings, secret_keys
 from worker.sinks import Delivery, PreviewingSink, Sink
-from worker.sinks.answers import Heard, listening
+from worker.sinks.answers import LONG_CHARACTERS, Heard, excerpt, listening
 from worker.sinks.cloudevents import structured_text
-from worker.sinks.posting import excerpt, url_secrets
+from worker.sinks.posting import url_secrets
 from worker.terminal import printable
 
 _OVERRUN_SECONDS = 5.0
 """A sink that does not keep its own bound is ended after so long, as in a running worker."""
-_LONG_CHARACTERS = 8
-"""A piece of a secret that is shorter than this is too common to be masked wherever it stands."""
-
 _BETWEEN = re.compile(r"[\s;,]+")
 """Between the pieces of a header's value or of a connection string."""
 
@@ -65,7 +62,7 @@ class Mask:
 
     def answer(self, heard: Heard) -> str:
         """An answer as one short line."""
-        return f"{heard.status}{excerpt(heard.body, self._forms)}"
+        return f"{heard.status}{excerpt(heard.body.decode(errors='replace'), self._forms)}"
 
 
 async def attempt(
@@ -147,7 +144,7 @@ def _value(secret: Secret | None) -> str:
 
 def _forms(value: str, username: str | None) -> Iterator[str]:
     """A secret as it may come out again: whole, in pieces, and as URLs, JSON and logins write it."""
-    for piece in (value, *(piece for piece in _pieces(value) if len(piece) >= _LONG_CHARACTERS)):
+    for piece in (value, *(piece for piece in _pieces(value) if len(piece) >= LONG_CHARACTERS)):
         yield from (piece, quote(piece, safe=""), json.dumps(piece)[1:-1], json.dumps(piece, ensure_ascii=False)[1:-1])
     logins = () if username is None else (f"\0{username}\0{value}", f"{username}:{value}")
     for text in (value, *logins):

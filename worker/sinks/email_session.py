@@ -16,14 +16,12 @@ import aiosmtplib
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from worker.errors import Misconfigured, SinkUnavailable
-from worker.logs import redact
 from worker.sinks.addresses import PublicResolver, why_not_connected
+from worker.sinks.answers import excerpt
 from worker.sinks.email_settings import EmailSettings
-from worker.sinks.mail_templates import visible
 
 _CONNECT_SECONDS = 10.0
 _PORTS = {"starttls": 587, "tls": 465, "none": 25}
-_EXCERPT_CHARACTERS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +130,7 @@ class MailServer:
 
     def said(self, error: aiosmtplib.SMTPResponseException, login: Login | None) -> str:
         """The server's answer as one short line that is safe to show."""
-        return f"{self.where} answered {error.code}{_excerpt(error.message, login.secrets if login else ())}"
+        return f"{self.where} answered {error.code}{excerpt(error.message, login.secrets if login else ())}"
 
     def what_happened(self, error: Exception) -> str:
         """Any other error, in words."""
@@ -178,11 +176,3 @@ def _say_goodbye(client: aiosmtplib.SMTP) -> None:
     with suppress(aiosmtplib.SMTPServerDisconnected):
         if client.protocol is not None:
             client.protocol.write(b"QUIT\r\n")
-
-
-def _excerpt(answer: str, secrets: tuple[str, ...]) -> str:
-    """An answer as one short line that is safe to show, with a colon before it; or nothing."""
-    for secret in secrets:
-        answer = answer.replace(secret, "***")
-    line = " ".join(visible(redact(answer)).split())
-    return f": {line[:_EXCERPT_CHARACTERS]}" if line else ""

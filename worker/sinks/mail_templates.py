@@ -6,6 +6,7 @@ gives the same bytes at each attempt.
 """
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib.resources import files
 from traceback import walk_tb
 from typing import Any, Literal
@@ -65,6 +66,7 @@ def filled(template: Template, variables: Mapping[str, Any]) -> str:
     return "".join(written)
 
 
+@cache
 def built_in(part: Literal["text", "html"]) -> Template:
     """The template that the worker brings along."""
     name = "message.html" if part == "html" else "message.txt"

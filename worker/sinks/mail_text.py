@@ -4,7 +4,6 @@ Pure: the same at every attempt. Nothing that an event holds can become markup, 
 """
 
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 from jinja2 import Template
@@ -94,8 +93,8 @@ def render_notice(delivery: Delivery, notice: Notice, templates: MailTemplates |
     subject = notice.title if own.subject is None else write("subject", own.subject)
     return Mail(
         subject=line(subject, TITLE_CHARACTERS) or notice.title,
-        text=_clean(write("text", own.text or _built_in_text())),
-        html=_clean(write("html", own.html or _built_in_html())),
+        text=_clean(write("text", own.text or built_in("text"))),
+        html=_clean(write("html", own.html or built_in("html"))),
         attachments=_attachments(notice),
     )
 
@@ -142,13 +141,3 @@ def _attachments(notice: Notice) -> tuple[Attachment, ...]:
 def _clean(text: str) -> str:
     """Line breaks stay; every other control character goes, also those that came with a template."""
     return "\n".join(visible(row).rstrip() for row in text.splitlines()) + "\n"
-
-
-@cache
-def _built_in_text() -> Template:
-    return built_in("text")
-
-
-@cache
-def _built_in_html() -> Template:
-    return built_in("html")

@@ -18,15 +18,13 @@ from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 from worker.errors import Misconfigured, OutcomeUnknown, Rejected, SinkUnavailable, WorkerError
-from worker.logs import redact
 from worker.settings import SinkSettings
 from worker.sinks.addresses import PublicResolver, why_not_connected
-from worker.sinks.answers import note_answer
+from worker.sinks.answers import excerpt, note_answer
 
 _CONNECT_SECONDS = 10.0
 _ANSWER_SECONDS = 2.0  # for the body of an answer, which only decorates an error
 _ANSWER_BYTES = 4096
-_EXCERPT_CHARACTERS = 200
 _RETRY_AFTER_MAX_SECONDS = 3600.0
 
 
@@ -53,7 +51,7 @@ class Answer:
 
     def said(self, secrets: tuple[str, ...]) -> str:
         """The answer as one short line that is safe to show."""
-        return f"{self.where} answered {self.status}{excerpt(self.body, secrets)}"
+        return f"{self.where} answered {self.status}{excerpt(self.body.decode(errors='replace'), secrets)}"
 
 
 class Poster:
@@ -147,17 +145,6 @@ def url_secrets(url: URL) -> list[str]:
     """What no error may repeat of a URL that is itself a secret: the whole, and its pieces, percent-encoded or not."""
     pieces = [str(url), url.raw_path_qs, *url.raw_parts, *url.parts, *url.query.values()]
     return pieces + re.split("[&=]", url.raw_query_string)
-
-
-def excerpt(answer: bytes, secrets: tuple[str, ...]) -> str:
-    """An answer as one short line that is safe to show, with a colon before it; or nothing."""
-    text = answer.decode(errors="replace")
-    for secret in filter(None, secrets):
-        text = text.replace(secret, "***")
-    # The first cut comes before white space is folded: the end of the text may be half a secret.
-    visible = "".join(c if c.isprintable() else " " for c in redact(text)[: _ANSWER_BYTES // 4])
-    line = " ".join(visible.split())
-    return f": {line[:_EXCERPT_CHARACTERS]}" if line else ""
 
 
 async def _beginning(content: aiohttp.StreamReader) -> bytes:

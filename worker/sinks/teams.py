@@ -24,6 +24,7 @@ from worker.notice import notice_of
 from worker.settings import FilePath, Secret, SinkSettings, one_of
 from worker.sinks import Delivery
 from worker.sinks.addresses import check_host, checked_url
+from worker.sinks.answers import to_hide
 from worker.sinks.cards import message_of
 from worker.sinks.limiter import Rate, SharedBuckets, TokenBuckets
 from worker.sinks.posting import Answer, Poster, refusal, url_secrets
@@ -41,8 +42,6 @@ _NO_SIGNATURE = (
     'in the workflow\'s trigger set "Who can trigger the flow" to Anyone, and put the new URL here'
 )
 _HOST = re.compile(r"[a-z0-9.-]+")
-_LONGEST_SECRET_LEFT = 7
-"""Pieces of the URL up to this length (v1, api, 1.0) are no secret, and would make errors unreadable."""
 
 # A connector answers 200 and says in plain text what Teams answered. JSON is not looked into: a workflow's own answer
 # may quote the event.
@@ -172,7 +171,7 @@ class TeamsSink:
         if answer.accepted and (status := _error_within(answer)):
             answer = replace(answer, status=status)
         if not answer.accepted:
-            raise refusal(answer, _secrets(url), unclear=OutcomeUnknown)
+            raise refusal(answer, to_hide(url_secrets(url)), unclear=OutcomeUnknown)
 
     async def aclose(self) -> None:
         """Closes the connections."""
@@ -199,9 +198,3 @@ def _error_within(answer: Answer) -> int:
     """The status that stands in a text; 0 where there is none."""
     found = _ERROR_WITHIN.match(answer.body)
     return int(found[1]) if found else 0
-
-
-def _secrets(url: URL) -> tuple[str, ...]:
-    """What no error may repeat of the URL, longest first."""
-    pieces = {piece for piece in url_secrets(url) if len(piece) > _LONGEST_SECRET_LEFT}
-    return tuple(sorted(pieces, key=len, reverse=True))

@@ -24,6 +24,7 @@ from worker.errors import ConfigError, Misconfigured, OutcomeUnknown, SinkUnavai
 from worker.settings import FilePath, Secret, SinkSettings, one_of
 from worker.sinks import Delivery
 from worker.sinks.addresses import checked_url
+from worker.sinks.answers import to_hide
 from worker.sinks.cloudevents import CONTENT_TYPE, structured_json, structured_text
 from worker.sinks.posting import Poster, refusal, url_secrets
 
@@ -154,7 +155,7 @@ class _Target:
         pieces = [word for value in self.secret_headers.values() for word in value.split()]
         if self.url_is_secret:
             pieces += url_secrets(self.url)
-        return tuple(sorted(whole | {piece for piece in pieces if len(piece) >= 8}, key=len, reverse=True))
+        return to_hide(pieces, whole)
 
 
 class WebhookSink:
