@@ -15,6 +15,7 @@ import structlog
 from worker.breaker import Breaker, Flow
 from worker.chains import Chain, Chains, Job, Owner, Turn
 from worker.errors import (
+    InProgress,
     Misconfigured,
     OutcomeUnknown,
     PartlyAccepted,
@@ -51,6 +52,8 @@ class Outcome(StrEnum):
     EXPIRED = "expired"
     SKIPPED = "skipped"
     """The ledger does not know whether it took effect, and the sink says skip."""
+    IN_PROGRESS = "in_progress"
+    """The destination has taken it, and is not done yet."""
     POSTPONED = "postponed"
     """The destination was not asked: the store is away, somebody else may be at this delivery, or the sink's own limit
     is reached."""
@@ -260,6 +263,9 @@ class Lane:
                 return
             case Skipped() | Later() | StoreUnavailable() | Throttled():
                 return
+            case InProgress():
+                self._breaker.answered()
+                return
             case SinkUnavailable() | OutcomeUnknown():
                 self._breaker.failed(job.suspect, error, probe=probe)
             case Misconfigured():
@@ -284,6 +290,8 @@ class Lane:
                 return self._postpone(chain, job, error)
             case Throttled():
                 return self._let_wait(chain, job, error)
+            case InProgress():
+                return self._ask_again(chain, job, error)
             case _:
                 return self._retry(chain, job, error)
         chain.exhausted = False
@@ -302,6 +310,17 @@ class Lane:
             job.began_at = None
         self._again(chain, error.retry_after_seconds or 0.0)
         return Outcome.POSTPONED
+
+    def _ask_again(self, chain: Chain, job: Job, error: InProgress) -> Outcome:
+        """The destination is at work: no failure, but it has its time like any delivery."""
+        wait_seconds = error.retry_after_seconds or 0.0
+        if self._overdue(job, asyncio.get_running_loop().time() + wait_seconds):
+            self._give_up(job, f"not done in its time; the last: {error}")
+            self._chains.advance(chain, self._goes_aside)
+            return Outcome.EXPIRED
+        job.attempts -= 1  # asking how it stands is no attempt
+        self._again(chain, wait_seconds)
+        return Outcome.IN_PROGRESS
 
     def _retry(self, chain: Chain, job: Job, error: WorkerError) -> Outcome:
         delay = self._backoff(job)

@@ -39,6 +39,16 @@ class Throttled(SinkUnavailable):
         super().__init__(message, retry_after_seconds=retry_after_seconds)
 
 
+class InProgress(SinkUnavailable):
+    """The destination has taken it and is at work: ask how it stands in `retry_after_seconds`.
+
+    It works, and this is no failure of its; the delivery is not accepted before it is done.
+    """
+
+    def __init__(self, message: str, *, retry_after_seconds: float) -> None:
+        super().__init__(message, retry_after_seconds=retry_after_seconds)
+
+
 class Rejected(WorkerError):
     """The destination will never take this event: it becomes a dead letter."""
 

@@ -118,6 +118,8 @@ class Memo:
     """What its intents are signed with here; empty before the first."""
     unknown: bool = False
     """The last attempt that was begun here did not end in a definite way."""
+    unknown_since: float = 0.0
+    """When it ended so; Unix time."""
     served: frozenset[str] = frozenset()
     """Who has it already, by what this process did and by what the store said before an attempt."""
 
@@ -140,7 +142,8 @@ class Ledger:
         self._sink = settings.name
         self._by = by
         self._numbers = count(1)
-        self._on_unknown: OnUnknown = settings.on_unknown or "resend"
+        self._on_unknown: OnUnknown = settings.when_unknown
+        self._settles_seconds = settings.settles_seconds
         self._verify = sink.verify if isinstance(sink, VerifyingSink) else None
         self._act_seconds = settings.attempt_seconds + _OVERRUN_SECONDS
         self._metrics = metrics
@@ -169,6 +172,7 @@ class Ledger:
             await self._note_failure(delivery, entry, version)
             raise
         except OutcomeUnknown as error:
+            memo.unknown_since = self._clock()
             if self._on_unknown == "skip":
                 await self._skip_own(delivery, entry, version, error)
             raise
@@ -213,7 +217,14 @@ class Ledger:
             case EntryState.INTENT if not own and entry.deadline > self._clock():
                 left = entry.deadline - self._clock()
                 raise Later(f"sink {self._sink}: somebody may be at this delivery", retry_after_seconds=left)
+        self._let_settle(memo.unknown_since if own else entry.deadline)
         return await self._may_act_again(delivery, stored, entry)
+
+    def _let_settle(self, ended_at: float) -> None:
+        """A destination that is asked too soon says that it has not done what it has: it would be done twice."""
+        left = ended_at + self._settles_seconds - self._clock()
+        if self._on_unknown == "verify" and left > 0:
+            raise Later(f"sink {self._sink}: the destination may not know yet", retry_after_seconds=left)
 
     async def _may_act_again(self, delivery: Delivery, stored: StoredEntry, entry: Entry) -> bool:
         """The outcome is unknown: what the sink says about that."""

@@ -149,6 +149,10 @@ class SinkSettings(Settings):
     destination cannot tell a repetition; optional where some can; never where a repetition does no harm."""
     verifies: ClassVar[bool] = False
     """Whether the kind's sink has `verify`: it can ask the destination whether a delivery arrived."""
+    unknown_by_default: ClassVar[OnUnknown] = "resend"
+    """What `on_unknown` is where it is left out."""
+    settles_seconds: ClassVar[float] = 0.0
+    """How long after an attempt the destination may still not know, when it is asked by `verify`, what it has done."""
 
     name: str = Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     kind: str
@@ -167,7 +171,8 @@ class SinkSettings(Settings):
     quiet: QuietSettings | None = None
     """Tells of several events together, at most so often, and not at every time; None: of each, as it comes."""
     on_unknown: OnUnknown | None = None
-    """What happens when an attempt may have taken effect, and may not; kinds with a ledger only. None: resend."""
+    """What happens when an attempt may have taken effect, and may not; kinds with a ledger only. None: as the kind
+    says in `unknown_by_default`."""
 
     @field_validator("on_unknown")
     @classmethod
@@ -194,6 +199,11 @@ class SinkSettings(Settings):
     def uses_ledger(self) -> bool:
         """Whether its deliveries go through the ledger."""
         return self.ledger == "always" or (self.ledger == "optional" and self.on_unknown is not None)
+
+    @property
+    def when_unknown(self) -> OnUnknown:
+        """What happens when an attempt may have taken effect, and may not."""
+        return self.on_unknown or self.unknown_by_default
 
     @property
     def needs_identity(self) -> bool:

@@ -12,8 +12,8 @@ from tests.deliveries import ELEMENT, delivery_of
 from tests.unit.configurations import ROUTES, WORKER, mistakes
 from worker.errors import ConfigError, Rejected
 from worker.sinks.email_settings import EmailSettings
-from worker.sinks.mail_templates import OUTPUT_CHARACTERS
 from worker.sinks.mail_text import render
+from worker.sinks.templating import OUTPUT_CHARACTERS
 
 GOOD = {"name": "m", "host": "smtp.example.org", "from": "ml@example.org", "to": ["a@example.org"]}
 

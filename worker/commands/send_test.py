@@ -215,7 +215,7 @@ def _verdict(outcome: "Outcome", settings: "SinkSettings") -> list[str]:
     if outcome.problem is None:
         return [f"accepted in {seconds}"]
     said = f"{word.replace('_', ' ')}, after {seconds}: {printable(outcome.detail)}"
-    return [said, _NEXT[word].format(on_unknown=settings.on_unknown or "resend")]
+    return [said, _NEXT[word].format(on_unknown=settings.when_unknown)]
 
 
 _NEXT = {

@@ -13,8 +13,9 @@ from worker.errors import ConfigError
 from worker.events import UnixSeconds
 from worker.samples import Sample, sample_delivery
 from worker.settings import FilePath, SinkSettings, one_of
-from worker.sinks.mail_templates import BrokenTemplate, Part, compiled
+from worker.sinks.mail_templates import Part, compiled
 from worker.sinks.mail_text import MailTemplates, fill_in
+from worker.sinks.templating import BrokenTemplate
 
 _PARTS: tuple[Part, ...] = ("subject", "text", "html")
 _SOME_TIME = UnixSeconds(1_769_839_200.0)

@@ -13,7 +13,8 @@ from worker.errors import Rejected
 from worker.notice import Notice, notice_of
 from worker.sinks import Delivery
 from worker.sinks.mail_csv import events_csv
-from worker.sinks.mail_templates import BrokenTemplate, Part, built_in, filled, visible
+from worker.sinks.mail_templates import Part, built_in
+from worker.sinks.templating import BrokenTemplate, filled, visible
 
 ENTRIES_SHOWN = 200
 _KINDS_SHOWN = 20

@@ -105,8 +105,20 @@ class Poster:
         """POSTs once and returns the answer, whatever its status."""
         return await self.request("POST", url, body, headers)
 
-    async def request(self, method: str, url: URL, body: bytes | None, headers: Mapping[str, str]) -> Answer:
-        """Asks once and returns the answer, whatever its status. Raises SinkUnavailable, Misconfigured or `unclear`."""
+    async def request(
+        self,
+        method: str,
+        url: URL,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        *,
+        most_bytes: int = _ANSWER_BYTES,
+    ) -> Answer:
+        """Asks once and returns the answer, whatever its status. Raises SinkUnavailable, Misconfigured or `unclear`.
+
+        `most_bytes` of its body are read, as far as they come soon. Of more than the default the caller wants to know
+        them all: they have the time that is left of the request's.
+        """
         assert self._session is not None, "open() comes first"
         where = f"sink {self._sink}: {url.host}"
         try:
@@ -114,7 +126,9 @@ class Poster:
                 method, url, data=body, headers=headers, allow_redirects=False
             ) as response:
                 # Read also when all is well: only an answer read to its end leaves the connection for the next.
-                beginning = await _beginning(response.content)
+                beginning = await _beginning(
+                    response.content, most_bytes, _ANSWER_SECONDS if most_bytes <= _ANSWER_BYTES else None
+                )
         except aiohttp.ConnectionTimeoutError:
             raise SinkUnavailable(f"{where} could not be connected to within {self._connect_seconds:g} s") from None
         except TimeoutError:
@@ -147,12 +161,12 @@ def url_secrets(url: URL) -> list[str]:
     return pieces + re.split("[&=]", url.raw_query_string)
 
 
-async def _beginning(content: aiohttp.StreamReader) -> bytes:
-    """The first bytes of an answer's body, as far as they come soon."""
+async def _beginning(content: aiohttp.StreamReader, most_bytes: int, seconds: float | None) -> bytes:
+    """The first bytes of an answer's body, as far as they come in time."""
     answer = bytearray()
     with suppress(TimeoutError, aiohttp.ClientError):  # the status was the answer; the rest would only explain it
-        async with asyncio.timeout(_ANSWER_SECONDS):
-            while len(answer) < _ANSWER_BYTES and (chunk := await content.read(_ANSWER_BYTES - len(answer))):
+        async with asyncio.timeout(seconds):
+            while len(answer) < most_bytes and (chunk := await content.read(most_bytes - len(answer))):
                 answer += chunk
     return bytes(answer)
 

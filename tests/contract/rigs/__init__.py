@@ -10,7 +10,9 @@ import orjson
 from aiohttp import web
 
 from tests.acs_service import AcsService, Fault
+from tests.api_service import ApiService, Scripted
 from tests.mailbox import Mailbox
+from tests.tokens import HIDDEN_TOKEN, token_for
 from tests.workflows_service import HIDDEN, Answer, Workflow
 from worker.errors import OutcomeUnknown, WorkerError
 
@@ -19,19 +21,18 @@ SECRETS = {
     "CONTRACT_URL": "hidden-path-4711",
     "CONTRACT_SECRET": "hidden-signing-key",
     "CONTRACT_AUTH": "hidden-token",
-    "CONTRACT_TOKEN": "hidden-access-token",
     "CONTRACT_KEY": ACS_KEY,
 }
 
 
-class FixedToken:
+class Identity:
     """The identity of a process, to log in with."""
 
     async def token(self, scope: str) -> str:
-        return SECRETS["CONTRACT_TOKEN"]
+        return token_for(scope)
 
 
-HIDDEN_TEXTS = (*SECRETS.values(), *HIDDEN)
+HIDDEN_TEXTS = (*SECRETS.values(), *HIDDEN, HIDDEN_TOKEN)
 
 
 class Rig(Protocol):
@@ -61,7 +62,8 @@ STATUS = {Mood.BUSY: 429, Mood.REJECTS: 422, Mood.REFUSES: 403}
 
 def echo() -> str:
     """A destination may answer with what it was sent, or knows besides."""
-    return " ".join(value for name, value in os.environ.items() if name.startswith("CONTRACT_"))
+    given = [value for name, value in os.environ.items() if name.startswith("CONTRACT_")]
+    return " ".join((*given, HIDDEN_TOKEN))
 
 
 class AnsweringRig(Rig, Protocol):
@@ -237,6 +239,30 @@ class WebhookRig:
 
     def arrived(self) -> list[dict[str, Any]]:
         return self._arrived
+
+
+class ApiRig:
+    """A destination that is a REST API of this machine. Derive, with `kind`, `settings` and `arrived`."""
+
+    kind: str
+    says_when = True
+    lost: type[WorkerError] = OutcomeUnknown
+
+    def __init__(self, service: ApiService) -> None:
+        self.service = service
+
+    def next_time(self, mood: Mood) -> None:
+        if mood is Mood.LOSES_THE_ANSWER:
+            self.answer_next(Scripted(takes_effect=True, drops=True))
+        else:
+            self.answer_next(Scripted(STATUS[mood], echo(), headers_of(mood)))
+
+    def answer_next(self, answer: Scripted) -> None:
+        """The next request that changes something is answered so."""
+        self.service.script.append(answer)
+
+    def well_again(self) -> None:
+        """It is."""
 
 
 def headers_of(mood: Mood) -> dict[str, str]:

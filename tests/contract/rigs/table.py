@@ -1,0 +1,85 @@
+"""From a kind of sink to its destination in the contract suite. A kind brings a module with its rig, and a row here."""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from tests.acs_service import acs_service
+from tests.contract.rigs import ACS_KEY, SECRETS, AcsEmailRig, EmailRig, FileRig, LogRig, Rig, TeamsRig, WebhookRig
+from tests.mailbox import Mailbox, mail_server
+from tests.workflows_service import Workflow, workflow_service
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a test lets its destination be."""
+
+    folder: Path
+    monkeypatch: pytest.MonkeyPatch
+    logged: list[Any]
+    """What is logged from now on."""
+    azurite: Callable[[], str]
+    """The connection string of Azurite, which is started if need be."""
+
+
+@asynccontextmanager
+async def log(place: Place) -> AsyncIterator[LogRig]:
+    yield LogRig(place.logged)
+
+
+@asynccontextmanager
+async def file(place: Place) -> AsyncIterator[FileRig]:
+    yield FileRig(place.folder)
+
+
+@asynccontextmanager
+async def email(place: Place) -> AsyncIterator[EmailRig]:
+    mailbox = Mailbox()
+    place.monkeypatch.setenv("CONTRACT_SECRET", SECRETS["CONTRACT_SECRET"])
+    async with mail_server(mailbox, password=SECRETS["CONTRACT_SECRET"]) as port:
+        yield EmailRig(mailbox, port)
+
+
+@asynccontextmanager
+async def acs_email(place: Place) -> AsyncIterator[AcsEmailRig]:
+    async with acs_service(key=ACS_KEY) as service:
+        place.monkeypatch.setenv("CONTRACT_CONNECTION", service.connection_string)
+        yield AcsEmailRig(service)
+
+
+@asynccontextmanager
+async def teams(place: Place) -> AsyncIterator[TeamsRig]:
+    async with workflow_service(Workflow()) as workflow:
+        place.monkeypatch.setenv("CONTRACT_URL", workflow.url)
+        yield TeamsRig(workflow)
+
+
+@asynccontextmanager
+async def webhook(place: Place) -> AsyncIterator[WebhookRig]:
+    rig = WebhookRig()
+    app = web.Application()
+    app.router.add_post("/{path}", rig.handle)
+    async with TestServer(app, host="127.0.0.1") as server:
+        secrets = SECRETS | {"CONTRACT_URL": str(server.make_url(f"/{SECRETS['CONTRACT_URL']}"))}
+        for name, value in secrets.items():
+            place.monkeypatch.setenv(name, value)
+        yield rig
+
+
+RIGS: Mapping[str, Callable[[Place], AbstractAsyncContextManager[Rig]]] = MappingProxyType(
+    {
+        "acs_email": acs_email,
+        "email": email,
+        "file": file,
+        "log": log,
+        "teams": teams,
+        "webhook": webhook,
+    }
+)

@@ -1,0 +1,207 @@
+"""JSON values with templates in them: what an operator writes as inputs, parameters or tags, filled in from a delivery.
+
+A text may hold Jinja templates; a text that is one `{{ … }}` and nothing else keeps the type of what stands in it: a
+number stays a number. Names in an event's data are found in any case, the exact one first. Pure: the same delivery
+gives the same value at each attempt. What cannot be filled in makes a dead letter.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Annotated, Any
+
+from jinja2 import TemplateSyntaxError, Undefined, meta
+from pydantic import AfterValidator
+
+from worker.errors import Rejected
+from worker.notice import Notice, notice_of
+from worker.sinks import Delivery
+from worker.sinks.templating import BrokenTemplate, filled, parsed, sandbox, unfillable, unreadable
+
+_ENVIRONMENT = sandbox(html=False, filters={})
+_NAMES = ("event", "delivery", "notice")
+"""What templates are filled in from."""
+_ONE_EXPRESSION = re.compile(r"\{\{((?:(?!\{\{|\}\}).)+)\}\}", re.DOTALL)
+_PLAIN = (str, int, float, bool, type(None), dict, list)
+"""What JSON has."""
+
+_Fill = Callable[[Mapping[str, Any]], Any]
+
+
+class Fields(dict[str, Any]):
+    """An object of an event's data, whose names are found in any case."""
+
+    def __missing__(self, name: str) -> Any:
+        folded = name.casefold()
+        for key in self:
+            if key.casefold() == folded:
+                return self[key]
+        raise KeyError(name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Event:
+    """An event as these templates see it: as it came, absent attributes are empty."""
+
+    id: str
+    type: str
+    source: str
+    subject: str
+    time: str
+    data: Any
+
+
+@dataclass(frozen=True, slots=True)
+class _Delivery:
+    """A delivery as templates see it."""
+
+    route: str
+    sink: str
+    idempotency_key: str
+    replayed: bool
+    late_by_ms: int | None
+
+
+class Pattern:
+    """A value of JSON's types with templates in its texts, compiled."""
+
+    def __init__(self, value: Any, where: str = "") -> None:
+        """`where` is the key it stands under. Raises BrokenTemplate that says where in the value, and why."""
+        self._fill = _compiled(value, where)
+
+    def fill(self, delivery: Delivery) -> Any:
+        """The value for this delivery. Raises Rejected."""
+        try:
+            return self._fill(_variables(delivery))
+        except BrokenTemplate as error:
+            raise Rejected(f"sink {delivery.sink}: {error}") from None
+
+    def text(self, delivery: Delivery) -> str:
+        """The same where a text is needed; of a number its digits. Raises Rejected."""
+        value = self.fill(delivery)
+        if isinstance(value, str):
+            return value
+        return "" if value is None else str(value)
+
+
+def _check(value: Any) -> Any:
+    try:
+        Pattern(value)
+    except BrokenTemplate as error:
+        raise ValueError(f"the template cannot be read: {error}") from None
+    return value
+
+
+TemplateText = Annotated[str, AfterValidator(_check)]
+"""A text of a sink's settings that may hold templates."""
+TemplateValue = Annotated[Any, AfterValidator(_check)]
+"""Any value of JSON's types whose texts may hold templates."""
+
+
+def _compiled(value: Any, where: str) -> _Fill:
+    match value:
+        case str():
+            return _compiled_text(value, where)
+        case Mapping():
+            fields = {name: _compiled(each, f"{where}.{name}" if where else str(name)) for name, each in value.items()}
+            return lambda variables: {name: fill(variables) for name, fill in fields.items()}
+        case list() | tuple():
+            items = [_compiled(each, f"{where}[{number}]") for number, each in enumerate(value)]
+            return lambda variables: [fill(variables) for fill in items]
+        case _:
+            return lambda _: value
+
+
+def _compiled_text(text: str, where: str) -> _Fill:
+    place = f"{where}: " if where else ""
+    try:
+        _check_names(text)
+        one = _ONE_EXPRESSION.fullmatch(text.strip())
+        fill = _expression(one[1]) if one else _text(text)
+    except TemplateSyntaxError as error:
+        raise BrokenTemplate(f"{place}{unreadable(error)}") from None
+    except BrokenTemplate as error:
+        raise BrokenTemplate(f"{place}{error}") from None
+
+    def fill_in(variables: Mapping[str, Any]) -> Any:
+        try:
+            return fill(variables)
+        except BrokenTemplate as error:
+            raise BrokenTemplate(f"{place}{error}") from None
+
+    return fill_in
+
+
+def _check_names(text: str) -> None:
+    for name in sorted(meta.find_undeclared_variables(_ENVIRONMENT.parse(text)) - set(_NAMES)):
+        near = get_close_matches(name, _NAMES, n=1)
+        suggestion = f"did you mean {near[0]}?" if near else f"there are {', '.join(_NAMES)}"
+        raise BrokenTemplate(f"{name} is no name that templates know; {suggestion}")
+
+
+def _text(text: str) -> _Fill:
+    template = parsed(_ENVIRONMENT, text)
+    return lambda variables: filled(template, variables)
+
+
+def _expression(text: str) -> _Fill:
+    expression = _ENVIRONMENT.compile_expression(text, undefined_to_none=False)
+
+    def fill(variables: Mapping[str, Any]) -> Any:
+        try:
+            value = expression(**variables)
+            if isinstance(value, Undefined):
+                str(value)  # raises what is missing, in words
+        except Exception as error:  # noqa: BLE001 - a template computes: it can fail in every way that Python can
+            raise unfillable(error) from None
+        return value if isinstance(value, _PLAIN) else str(value)
+
+    return fill
+
+
+def _variables(delivery: Delivery) -> dict[str, Any]:
+    released = delivery.released
+    event = released.placed.event
+    return {
+        "event": _Event(
+            id=event.id,
+            type=event.type,
+            source=event.source or "",
+            subject=event.subject or "",
+            time=event.time or "",
+            data=_fields(event.data),
+        ),
+        "delivery": _Delivery(
+            route=delivery.route,
+            sink=delivery.sink,
+            idempotency_key=delivery.idempotency_key,
+            replayed=delivery.replayed,
+            late_by_ms=released.late_by_ms,
+        ),
+        "notice": _LazyNotice(delivery),
+    }
+
+
+class _LazyNotice:
+    """The notice of a delivery, made when a template asks for it: few do."""
+
+    def __init__(self, delivery: Delivery) -> None:
+        self._delivery = delivery
+        self._notice: Notice | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        self._notice = self._notice or notice_of(self._delivery)
+        return getattr(self._notice, name)
+
+
+def _fields(value: Any) -> Any:
+    match value:
+        case dict():
+            return Fields({name: _fields(each) for name, each in value.items()})
+        case list():
+            return [_fields(each) for each in value]
+        case _:
+            return value
