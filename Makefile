@@ -1,17 +1,17 @@
 # The two commands that matter: `make demo` runs the main job on this machine, `make test` passes the tests.
-# Both install what they need into .venv (Python) and node_modules (Azurite, the JavaScript SDK), and nothing elsewhere.
+# Both install what they need into .venv and .venv-sdk (Python) and node_modules (Azurite, the JavaScript SDK), and nothing elsewhere.
 
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test simulate fuzz check lint format install node lock chaos pictures clean
+.PHONY: demo test simulate fuzz check lint format install node sdk lock chaos pictures clean
 
 demo: install
 	$(VENV)/bin/worker demo $(ARGS)
 
-test: install node
+test: install node sdk
 	$(PY) -m pytest -n $(or $(TESTERS),3) --dist worksteal $(ARGS)
 
 # Whole workers on a virtual clock under crashes, freezes and outages: 20,000 seeds take about ten minutes on two cores.
@@ -44,6 +44,7 @@ pictures: install node
 
 install: $(VENV)/.installed
 node: tests/node/node_modules/.installed
+sdk: .venv-sdk/.installed
 
 # The AMQP engine of the local hub is compiled; the check names the missing package before anything else fails.
 $(VENV)/.installed: pyproject.toml requirements/build.lock requirements/dev.lock .ci/check-compiler.sh
@@ -52,6 +53,12 @@ $(VENV)/.installed: pyproject.toml requirements/build.lock requirements/dev.lock
 	$(PIP) install --require-hashes -r requirements/build.lock
 	$(PIP) install --require-hashes --no-build-isolation -r requirements/dev.lock
 	$(PIP) install --no-deps --no-build-isolation --no-index -e .
+	@touch $@
+
+# The vendor's own clients, an environment of their own: tests compare what they send with what the sinks send.
+.venv-sdk/.installed: requirements/sdk.lock
+	$(PYTHON) -m venv --clear .venv-sdk
+	.venv-sdk/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements/sdk.lock
 	@touch $@
 
 # Without Node.js the tests that need it are skipped, and say so; in CI they must run.
@@ -69,7 +76,8 @@ lock:
 	uv lock --quiet
 	uv export --quiet --no-header --no-annotate --no-emit-project --format requirements-txt --no-dev -o requirements/run.lock
 	uv export --quiet --no-header --no-annotate --no-emit-project --format requirements-txt --only-group build -o requirements/build.lock
+	uv export --quiet --no-header --no-annotate --no-emit-project --format requirements-txt --only-group sdk -o requirements/sdk.lock
 	uv export --quiet --no-header --no-annotate --no-emit-project --format requirements-txt --group dev --group build -o requirements/dev.lock
 
 clean:
-	rm -rf $(VENV) tests/node/node_modules .data build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-sdk tests/node/node_modules .data build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
