@@ -8,13 +8,15 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from tests.tokens import token_for
+
 _PROOF = "hidden-identity-header"
 
 
 class IdentityService:
     """What it is asked for, and how it answers."""
 
-    def __init__(self, token: str) -> None:
+    def __init__(self, token: str | None) -> None:
         self.token = token
         self.asked: list[str] = []
         self.refusal: web.Response | None = None
@@ -22,13 +24,17 @@ class IdentityService:
     async def handle(self, request: web.Request) -> web.Response:
         assert request.headers["X-IDENTITY-HEADER"] == _PROOF
         self.asked.append(request.query["resource"])
-        answer = {"access_token": self.token, "expires_on": str(int(time.time()) + 3600), "token_type": "Bearer"}
+        token = token_for(request.query["resource"]) if self.token is None else self.token
+        answer = {"access_token": token, "expires_on": str(int(time.time()) + 3600), "token_type": "Bearer"}
         return self.refusal or web.json_response(answer | {"resource": request.query["resource"]})
 
 
 @asynccontextmanager
-async def identity_service(token: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[IdentityService]:
-    """Serves, and makes it the identity of this process and of those that it starts."""
+async def identity_service(token: str | None, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[IdentityService]:
+    """Serves, and makes it the identity of this process and of those that it starts.
+
+    `token`: what it gives for everything; None: what `token_for` says of the resource.
+    """
     service = IdentityService(token)
     app = web.Application()
     app.router.add_get("/token", service.handle)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Annotated, Any
 
+import orjson
 from jinja2 import TemplateSyntaxError, Undefined, meta
 from pydantic import AfterValidator
 
@@ -23,7 +24,9 @@ _ENVIRONMENT = sandbox(html=False, filters={})
 _NAMES = ("event", "delivery", "notice")
 """What templates are filled in from."""
 _ONE_EXPRESSION = re.compile(r"\{\{((?:(?!\{\{|\}\}).)+)\}\}", re.DOTALL)
-_PLAIN = (str, int, float, bool, type(None), dict, list)
+_MARK = re.compile(r"\{[{%#]")
+"""What a text without it is no template: it stays as it is, line breaks and all."""
+_PLAIN = (int, float, bool, type(None), dict, list)
 """What JSON has."""
 
 _Fill = Callable[[Mapping[str, Any]], Any]
@@ -69,13 +72,18 @@ class Pattern:
     def __init__(self, value: Any, where: str = "") -> None:
         """`where` is the key it stands under. Raises BrokenTemplate that says where in the value, and why."""
         self._fill = _compiled(value, where)
+        self._where = where or "a template"
 
     def fill(self, delivery: Delivery) -> Any:
-        """The value for this delivery. Raises Rejected."""
+        """The value for this delivery, which JSON can hold. Raises Rejected."""
         try:
-            return self._fill(_variables(delivery))
+            value = self._fill(_variables(delivery))
+            orjson.dumps(value)
         except BrokenTemplate as error:
             raise Rejected(f"sink {delivery.sink}: {error}") from None
+        except TypeError as error:  # a number beyond 64 bits, half a character, something that is no data
+            raise Rejected(f"sink {delivery.sink}: {self._where}: JSON cannot hold the value: {error}") from None
+        return value
 
     def text(self, delivery: Delivery) -> str:
         """The same where a text is needed; of a number its digits. Raises Rejected."""
@@ -115,6 +123,8 @@ def _compiled(value: Any, where: str) -> _Fill:
 
 def _compiled_text(text: str, where: str) -> _Fill:
     place = f"{where}: " if where else ""
+    if not _MARK.search(text):
+        return lambda _: text
     try:
         _check_names(text)
         one = _ONE_EXPRESSION.fullmatch(text.strip())
