@@ -1,88 +1,26 @@
-"""A lane with a ledger that sends through the service, and processes that end at every step of a delivery.
-
-A process that ends is one whose lane is cancelled and whose connections are closed, after any number of turns of the
-event loop: so at each await between the submission and the end, those inside the HTTP client included.
-"""
-
-import asyncio
-import time
-from contextlib import asynccontextmanager
+"""A lane with a ledger that sends through the service, and processes that end at every step of a delivery."""
 
 import pytest
 
 from tests.acs_service import AcsService, Fault, acs_service
-from tests.lanes import FakeOwner, LaneScene, job_of
-from tests.memory_store import Contents, MemoryStore
-from worker.ledger import EntryState, Ledger, decode
-from worker.metrics import Metrics
+from tests.lanes import FakeOwner
+from tests.turns import HOUR, MOST_TURNS, Lives
+from worker.ledger import EntryState
 from worker.settings import OnUnknown
 from worker.sinks.acs_email import AcsEmailSettings, AcsEmailSink
 
-METRICS = Metrics()
-"""One for all lives: making them takes longer than a life."""
-MOST_TURNS = 1_000_000
-HOUR = 3600.0
 
-
-class SlowStore(MemoryStore):
-    """Takes a turn of the event loop before and after each effect: moments at which its process may end."""
-
-    async def _reach(self, name: str) -> None:
-        await asyncio.sleep(0)
-
-    async def _answered(self, name: str) -> None:
-        await asyncio.sleep(0)
-
-
-class World:
-    """What outlives processes: the store's contents, and the service."""
-
-    def __init__(self, service: AcsService, policy: OnUnknown) -> None:
-        self.contents = Contents()
-        self.service = service
-        self.policy = policy
-
-    @property
-    def recorded(self) -> EntryState | None:
-        """What the ledger says of the one delivery."""
-        entries = [decode(entry.payload).state for entry in self.contents.entries.values()]
-        return entries[0] if entries else None
-
-    async def live(self, name: str, *, turns: int = MOST_TURNS, later_by: float = 0) -> FakeOwner:
-        """One process that is given the delivery and ends after so many turns, or when it is done."""
-        owner = FakeOwner(name)
-        async with self._lane(name, later_by) as lane:
-            lane.lane.submit(job_of(owner, "a", "a1"))
-            for _ in range(turns):
-                if owner.ended:
-                    break
-                await asyncio.sleep(0)
-        return owner
-
-    @asynccontextmanager
-    async def _lane(self, name: str, later_by: float):
-        settings = AcsEmailSettings.model_validate(
-            {
-                "name": "out",
-                "connection_string_env": "ACS",
-                "from": "ml@example.org",
-                "to": ["oncall@example.org"],
-                "on_unknown": self.policy,
-            }
-        )
-        sink = AcsEmailSink(settings)
-        await sink.open()
-
-        def clock() -> float:
-            """Long after the attempts of earlier lives: an intent without outcome is unknown then."""
-            return time.time() + later_by
-
-        ledger = Ledger(SlowStore(self.contents, clock=clock), settings, sink, by=name, metrics=METRICS, clock=clock)
-        try:
-            async with LaneScene(sink, ledger=ledger, metrics=METRICS, concurrency=1).running() as lane:
-                yield lane
-        finally:
-            await sink.aclose()
+def lives(policy: OnUnknown) -> Lives:
+    settings = AcsEmailSettings.model_validate(
+        {
+            "name": "out",
+            "connection_string_env": "ACS",
+            "from": "ml@example.org",
+            "to": ["oncall@example.org"],
+            "on_unknown": policy,
+        }
+    )
+    return Lives(settings, lambda: AcsEmailSink(settings))
 
 
 @pytest.mark.parametrize("remembers", [True, False], ids=["remembered", "forgotten"])
@@ -95,13 +33,13 @@ async def test_ending_at_any_turn_the_mail_goes_out_and_not_again_once_that_is_r
         outcomes = set()
         for turns in range(MOST_TURNS):
             service.start_anew()
-            world = World(service, policy)
-            first = await world.live("first", turns=turns)
+            world = lives(policy)
+            [first] = await world.live("first", turns=turns)
             recorded, sends = world.recorded, len(service.sends)
             await service.idle()
             if not remembers:
                 service.forget()
-            last = await world.live("last", later_by=HOUR)
+            [last] = await world.live("last", later_by=HOUR)
             assert last.ended == 1
             outcomes.add((recorded, len(service.sent)))
             _check(policy, service, last, remembers=remembers)
@@ -132,8 +70,8 @@ async def test_an_answer_that_was_lost_is_made_up_for_by_the_same_lane_with_one_
     async with acs_service() as service:
         monkeypatch.setenv("ACS", service.connection_string)
         service.faults = [lost]
-        world = World(service, policy)
-        owner = await world.live("only")
+        world = lives(policy)
+        [owner] = await world.live("only")
 
         assert owner.accepted_ids == ["a1"]
         assert len(service.sent) == 1
