@@ -27,6 +27,8 @@ from worker.terminal import printable
 
 _OVERRUN_SECONDS = 5.0
 """A sink that does not keep its own bound is ended after so long, as in a running worker."""
+_ENDPOINT = re.compile(r"(?:^|;)\s*(?:Blob)?Endpoint=([^;]+)", re.IGNORECASE)
+"""In the connection strings of Azure's services."""
 _BETWEEN = re.compile(r"[\s;,]+")
 """Between the pieces of a header's value or of a connection string."""
 
@@ -110,6 +112,9 @@ def destination(settings: SinkSettings) -> str | None:
         text = values.get(key) or _value(Secret.of(settings, key))
         if isinstance(text, str) and text and (host := _host(text)):
             return host
+    connection = _ENDPOINT.search(_value(Secret.of(settings, "connection_string")))
+    if connection is not None and (host := _host(connection[1])):
+        return host
     path = values.get("path")
     return str(path) if isinstance(path, Path) else None
 
