@@ -216,7 +216,23 @@ def bearer_in(secret: Secret, sink: str) -> Authorize:
     """With a token that stands in a secret, read at each use."""
 
     async def authorize() -> Login:
-        token = secret.read_for(sink)
+        token = read_token(secret, sink)
         return Login(f"Bearer {token}", (token,))
 
     return authorize
+
+
+def read_token(secret: Secret, sink: str) -> str:
+    """The token in a secret, for an attempt. Raises Misconfigured: by now the lane can wait until it is repaired."""
+    token = secret.read_for(sink)
+    try:
+        check_token(token)
+    except ValueError as error:
+        raise Misconfigured(f"sink {sink}: {secret.source}: {error}") from None
+    return token
+
+
+def check_token(token: str) -> None:
+    """Raises ValueError for what cannot stand in a header; its text repeats none of it."""
+    if not (token.isascii() and token.isprintable()) or " " in token:
+        raise ValueError("the token holds a character that no token has, such as a space or a line break; copy it anew")

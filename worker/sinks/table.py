@@ -12,9 +12,11 @@ from typing import Any
 from worker.settings import SinkSettings
 from worker.sinks import Sink, TokenSource
 from worker.sinks.acs_email import AcsEmailSettings, AcsEmailSink
+from worker.sinks.azuredevops import AzureDevOpsSettings, AzureDevOpsSink
 from worker.sinks.email import EmailSink
 from worker.sinks.email_settings import EmailSettings
 from worker.sinks.file import FileSettings, FileSink
+from worker.sinks.github import GitHubSettings, GitHubSink
 from worker.sinks.log import LogSettings, LogSink
 from worker.sinks.teams import TeamsSettings, TeamsSink
 from worker.sinks.webhook import WebhookSettings, WebhookSink
@@ -37,8 +39,10 @@ def _alone(build: Callable[[Any], Sink]) -> Callable[[Any, TokenSource | None], 
 KINDS: Mapping[str, SinkKind] = MappingProxyType(
     {
         "acs_email": SinkKind(AcsEmailSettings, AcsEmailSink),
+        "azuredevops": SinkKind(AzureDevOpsSettings, AzureDevOpsSink),
         "email": SinkKind(EmailSettings, EmailSink),
         "file": SinkKind(FileSettings, _alone(FileSink)),
+        "github": SinkKind(GitHubSettings, GitHubSink),
         "log": SinkKind(LogSettings, _alone(LogSink)),
         "teams": SinkKind(TeamsSettings, _alone(TeamsSink)),
         "webhook": SinkKind(WebhookSettings, _alone(WebhookSink)),
