@@ -13,6 +13,8 @@ from aiohttp.test_utils import TestServer
 
 from tests.acs_service import acs_service
 from tests.contract.rigs import ACS_KEY, SECRETS, AcsEmailRig, EmailRig, FileRig, LogRig, Rig, TeamsRig, WebhookRig
+from tests.contract.rigs.azuredevops import azuredevops
+from tests.contract.rigs.github import github
 from tests.mailbox import Mailbox, mail_server
 from tests.workflows_service import Workflow, workflow_service
 
@@ -76,8 +78,10 @@ async def webhook(place: Place) -> AsyncIterator[WebhookRig]:
 RIGS: Mapping[str, Callable[[Place], AbstractAsyncContextManager[Rig]]] = MappingProxyType(
     {
         "acs_email": acs_email,
+        "azuredevops": azuredevops,
         "email": email,
         "file": file,
+        "github": github,
         "log": log,
         "teams": teams,
         "webhook": webhook,
