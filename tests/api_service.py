@@ -38,6 +38,8 @@ class Scripted:
     """The connection goes instead of the answer."""
     stalls: bool = False
     """The answer never comes."""
+    echoes: bool = False
+    """What the request proved itself with stands before the text."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,8 @@ class ApiService:
             request.transport.abort()
         if one.status is None:
             return answer
-        return web.Response(status=one.status, text=one.text or None, headers=one.headers)
+        text = f"{request.headers.get('Authorization')} {one.text}" if one.echoes else one.text
+        return web.Response(status=one.status, text=text or None, headers=one.headers)
 
 
 def _check_path(request: web.Request) -> None:

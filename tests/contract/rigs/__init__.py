@@ -63,7 +63,7 @@ STATUS = {Mood.BUSY: 429, Mood.REJECTS: 422, Mood.REFUSES: 403}
 def echo() -> str:
     """A destination may answer with what it was sent, or knows besides."""
     given = [value for name, value in os.environ.items() if name.startswith("CONTRACT_")]
-    return " ".join((*given, HIDDEN_TOKEN))
+    return " ".join(given)
 
 
 class AnsweringRig(Rig, Protocol):
@@ -255,7 +255,7 @@ class ApiRig:
         if mood is Mood.LOSES_THE_ANSWER:
             self.answer_next(Scripted(takes_effect=True, drops=True))
         else:
-            self.answer_next(Scripted(STATUS[mood], echo(), headers_of(mood)))
+            self.answer_next(Scripted(STATUS[mood], echo(), headers_of(mood), echoes=True))
 
     def answer_next(self, answer: Scripted) -> None:
         """The next request that changes something is answered so."""
