@@ -131,4 +131,8 @@ async def _play(scene: Scene, death: int | None, held: set[frozenset[EntryState]
             assert scene.effects() <= 1
             assert scene.effects() or history.letters
             assert set(history.letters) <= {"unknown_outcome"}
+        case "verify":
+            assert scene.effects() == 1
+            assert history.letters == []
+            assert history.states == {EntryState.ACCEPTED}
     return fate.taken

@@ -93,7 +93,7 @@ class AzureDevOpsSettings(RestSettings):
         if "://" not in text:
             raise ValueError("is no organization; write its name, or a URL such as https://dev.azure.com/NAME")
         url = checked_url(text, allow_private=info.data.get("allow_private", False))
-        if url.raw_query_string or (url.host == "dev.azure.com" and len(url.path.strip("/").split("/")) != 1):
+        if url.raw_query_string or (url.host == "dev.azure.com" and not re.fullmatch("/[^/]+/?", url.path)):
             raise ValueError("is more or less than an organization; write https://dev.azure.com/NAME")
         return text.rstrip("/")
 
