@@ -112,6 +112,12 @@ class AzureDevOpsService(ApiService):
             text="<html>Azure DevOps Services | Sign In</html>", content_type="text/html"
         )
 
+    def check_version(self, request: web.Request) -> None:
+        version = request.query.get("api-version")
+        if version not in self.api_versions:
+            text = f"The requested REST API version of {version} is out of range for this server."
+            raise Refused(400, "VssVersionOutOfRangeException", text)
+
     def _check_project(self, request: web.Request) -> None:
         if request.match_info["organization"] != ORGANIZATION:
             raise Refused(404, "NotFound", "The resource cannot be found.")

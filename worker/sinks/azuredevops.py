@@ -44,7 +44,9 @@ _PER_PAGE = 200
 _MOST_PAGES = 10
 _SIGN_IN = re.compile("_signin|login|oauth2", re.IGNORECASE)
 """In the Location of a redirect."""
-_SETUP = re.compile("Unexpected parameter|Could not get the latest source version|Could not find valid pipeline YAML")
+_SETUP = re.compile(
+    "Unexpected parameter|Could not get the latest source version|Could not find valid pipeline YAML|REST API version"
+)
 """In a 400: what all requests of the sink have in common, so that no event is at fault."""
 _HINTS = {
     401: "renew the token, or give the identity access to the organization",
