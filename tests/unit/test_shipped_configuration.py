@@ -40,9 +40,11 @@ def folder(tmp_path: Path) -> Path:
 
 def test_the_examples_in_comments_are_accepted_by_worker_check(folder: Path, monkeypatch, capsys):
     text, names = with_examples((folder / "routes.yaml").read_text())
-    assert names == ["oncall-mail", "cloud-mail", "ml-channel"]
+    assert names == ["oncall-mail", "cloud-mail", "ml-channel", "retrain-on-github", "retrain-on-azure"]
     for secret, value in (
         ("mail", "made-up"),
+        ("github", "made-up"),
+        ("azure-devops", "made-up"),
         ("communication-services", "endpoint=https://n.example.org/;accesskey=a2V5"),
     ):
         (folder / secret).write_text(value)
@@ -54,7 +56,13 @@ def test_the_examples_in_comments_are_accepted_by_worker_check(folder: Path, mon
         main()
     out, err = capsys.readouterr()
     assert (stopped.value.code or 0, err) == (0, "")
-    for kind in ("oncall-mail (email)", "cloud-mail (acs_email)", "ml-channel (teams)"):
+    for kind in (
+        "oncall-mail (email)",
+        "cloud-mail (acs_email)",
+        "ml-channel (teams)",
+        "retrain-on-github (github)",
+        "retrain-on-azure (azuredevops)",
+    ):
         assert kind in out
 
 
