@@ -9,14 +9,19 @@ from pathlib import Path
 import pytest
 import yaml
 
+from worker.events import UnixSeconds
+from worker.samples import Sample, sample_delivery
 from worker.settings import SinkSettings
+from worker.sinks import PreviewingSink
 from worker.sinks.azuredevops import AzureDevOpsSettings
 from worker.sinks.github import GitHubSettings
 from worker.sinks.rest import RestSettings
+from worker.sinks.table import KINDS
 
 SINKS = Path(__file__).parents[2] / "docs" / "sinks"
 GITHUB = (SINKS / "github.md").read_text()
 AZUREDEVOPS = (SINKS / "azuredevops.md").read_text()
+NOW = UnixSeconds(1_700_000_000.0)
 PAGES = [(GITHUB, GitHubSettings), (AZUREDEVOPS, AzureDevOpsSettings)]
 
 
@@ -41,10 +46,15 @@ def test_every_key_of_the_kind_has_its_row_and_its_default(page: str, settings: 
 
 
 @pytest.mark.parametrize(("page", "settings"), PAGES)
-def test_its_example_is_a_configuration_that_is_taken(page: str, settings: type[RestSettings]):
+def test_its_example_is_a_configuration_that_is_taken_and_fits_the_sample_that_it_names(
+    page: str, settings: type[RestSettings]
+):
     example = next(block for block in blocks(page) if "sinks" in block)
     [sink] = [settings.model_validate(each) for each in example["sinks"]]
-    assert sink.name == "retrain"
+    [sample] = re.findall(rf"`worker send-test --sink {sink.name} --sample (\S+)`", page)
+    built = KINDS[sink.kind].build(sink, None)
+    assert isinstance(built, PreviewingSink)
+    assert '"model": "worker send-test"' in built.preview(sample_delivery(Sample(sample), sink.name, now=NOW))
 
 
 def test_the_workflow_has_the_inputs_and_shows_the_key():
