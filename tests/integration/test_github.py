@@ -193,6 +193,7 @@ LIMITED = {"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(int(START) + 4
         (Scripted(301, headers={"Location": "/elsewhere"}), Rejected, None),
         (Scripted(307, headers={"Location": "/elsewhere"}), Rejected, None),
         (Scripted(400), Rejected, None),
+        (Scripted(400, '{"message": "\\"return_run_details\\" is not a permitted key."}'), Misconfigured, None),
         (Scripted(410), Rejected, None),
         (Scripted(422, "client_payload is too large."), Rejected, None),
         (Scripted(drops=True), OutcomeUnknown, None),

@@ -39,7 +39,7 @@ _LIMITED_SECONDS = 60.0
 """How long to wait at least where GitHub limits and does not say for how long, as documented."""
 _LONGEST_WAIT_SECONDS = 3600.0
 _SETUP = {
-    400: re.compile("[Vv]ersion"),
+    400: re.compile("[Vv]ersion|permitted key"),
     422: re.compile("No ref found|workflow_dispatch|Unexpected inputs|permitted key"),
 }
 """By status, words about what all requests of the sink have in common: no event is at fault."""
