@@ -93,6 +93,7 @@ class Poster:
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,  # a few bytes on the wire must not become many in memory
             trust_env=False,
+            middlewares=(_once,),
         )
 
     async def aclose(self) -> None:
@@ -143,6 +144,25 @@ class Poster:
         return Answer(where, response.status, response.headers, beginning, retry_after)
 
 
+class _Lost(aiohttp.ClientConnectionError):
+    """The connection went before the answer came."""
+
+
+async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Keeps the client from asking a second time by itself, as it does for a PUT or DELETE whose connection was lost.
+
+    Whether that is right is the lane's decision. A question may be asked twice.
+    """
+    try:
+        return await handler(request)
+    except aiohttp.ClientConnectorError:
+        raise
+    except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+        if request.method == "GET":
+            raise
+        raise _Lost from None
+
+
 def refusal(answer: Answer, secrets: tuple[str, ...], *, unclear: Unclear) -> WorkerError:
     """What is to be done about an answer that is no 2xx; `unclear`: about one that leaves open what happened."""
     said = answer.said(secrets)
@@ -179,7 +199,7 @@ def _what_happened(error: aiohttp.ClientError) -> str:
             return f"cannot be resolved: {error.os_error.strerror or 'no address found'}"
         case aiohttp.ClientConnectorError():
             return f"cannot be connected to: {why_not_connected(error.os_error)}"
-        case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError():
+        case _Lost() | aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError():
             return "closed the connection before it answered"
         case _:
             return f"did not answer in proper HTTP ({type(error).__name__})"
