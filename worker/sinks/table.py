@@ -13,6 +13,8 @@ from worker.settings import SinkSettings
 from worker.sinks import Sink, TokenSource
 from worker.sinks.acs_email import AcsEmailSettings, AcsEmailSink
 from worker.sinks.azuredevops import AzureDevOpsSettings, AzureDevOpsSink
+from worker.sinks.azureml_batch import AzureMlBatchSettings, AzureMlBatchSink
+from worker.sinks.azureml_job import AzureMlJobSettings, AzureMlJobSink
 from worker.sinks.email import EmailSink
 from worker.sinks.email_settings import EmailSettings
 from worker.sinks.file import FileSettings, FileSink
@@ -40,6 +42,8 @@ KINDS: Mapping[str, SinkKind] = MappingProxyType(
     {
         "acs_email": SinkKind(AcsEmailSettings, AcsEmailSink),
         "azuredevops": SinkKind(AzureDevOpsSettings, AzureDevOpsSink),
+        "azureml_batch": SinkKind(AzureMlBatchSettings, AzureMlBatchSink),
+        "azureml_job": SinkKind(AzureMlJobSettings, AzureMlJobSink),
         "email": SinkKind(EmailSettings, EmailSink),
         "file": SinkKind(FileSettings, _alone(FileSink)),
         "github": SinkKind(GitHubSettings, GitHubSink),

@@ -14,6 +14,7 @@ from aiohttp.test_utils import TestServer
 from tests.acs_service import acs_service
 from tests.contract.rigs import ACS_KEY, SECRETS, AcsEmailRig, EmailRig, FileRig, LogRig, Rig, TeamsRig, WebhookRig
 from tests.contract.rigs.azuredevops import azuredevops
+from tests.contract.rigs.azureml import azureml_batch, azureml_job
 from tests.contract.rigs.github import github
 from tests.mailbox import Mailbox, mail_server
 from tests.workflows_service import Workflow, workflow_service
@@ -79,6 +80,8 @@ RIGS: Mapping[str, Callable[[Place], AbstractAsyncContextManager[Rig]]] = Mappin
     {
         "acs_email": acs_email,
         "azuredevops": azuredevops,
+        "azureml_batch": azureml_batch,
+        "azureml_job": azureml_job,
         "email": email,
         "file": file,
         "github": github,
