@@ -37,7 +37,7 @@ class AzureMl(ApiService):
     """A workspace, and a batch endpoint with a deployment of a pipeline component and one of a model."""
 
     api_versions = frozenset(
-        {"2024-01-01-preview", "2024-04-01", "2024-10-01", "2025-06-01", "2025-09-01", "2025-12-01"}
+        {"2023-10-01", "2024-01-01-preview", "2024-04-01", "2024-10-01", "2025-06-01", "2025-09-01", "2025-12-01"}
     )
 
     def __init__(self) -> None:
@@ -60,7 +60,14 @@ class AzureMl(ApiService):
 
     def routes(self) -> list[web.RouteDef]:
         job = re.sub(r"[^/]+$", "{workspace}", WORKSPACE) + "/jobs/{name}"
-        return [web.put(job, self._put), web.get(job, self._get), web.post("/jobs", self._invoke)]
+        endpoint = WORKSPACE + "/batchEndpoints/{name}"
+        return [
+            web.put(job, self._put),
+            web.get(job, self._get),
+            web.get(endpoint, self._endpoint),
+            web.get(f"{endpoint}/deployments", self._deployments),
+            web.post("/jobs", self._invoke),
+        ]
 
     def check_login(self, request: web.Request) -> None:
         scope = BATCH_SCOPE if request.path == "/jobs" else ARM_SCOPE
@@ -109,6 +116,14 @@ class AzureMl(ApiService):
     def _job(self, name: str, status: int) -> web.Response:
         resource = {"id": f"{WORKSPACE}/jobs/{name}", "name": name, "properties": self.jobs[name]}
         return web.json_response(resource, status=status)
+
+    async def _endpoint(self, request: web.Request) -> web.Response:
+        properties = {"authMode": "AADToken", "scoringUri": self.endpoint_url}
+        return web.json_response({"name": request.match_info["name"], "location": "x", "properties": properties})
+
+    async def _deployments(self, _: web.Request) -> web.Response:
+        found = [{"name": name, "location": "x", "properties": {}} for name in self.deployments]
+        return web.json_response({"value": found})
 
     async def _invoke(self, request: web.Request) -> web.Response:
         job = _folded(await self.body(request))
