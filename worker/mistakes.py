@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
@@ -175,13 +175,16 @@ def _without_tags(location: Location, raw: Any) -> Location:
 
 def _keys_beside(model: type[BaseModel], place: Location, raw: Any) -> Iterable[str]:
     """The keys that the section around a place may have."""
+    is_entry = False
     for depth, part in enumerate(place[:-1], start=1):
-        if isinstance(part, int):
-            continue  # an entry of a list is what the list is of
+        if isinstance(part, int) or is_entry:  # an entry of a list or mapping is what that is of
+            is_entry = False
+            continue
         field = model.model_fields.get(str(part))
         models = list(_models(field.annotation)) if field else []
         if not models:
             return ()
+        is_entry = field is not None and get_origin(field.annotation) is dict
         kind = section_at(raw, place[:depth]).get("kind")
         model = next((one for one in models if _is_of_kind(one, kind)), models[0])
     return [field.alias or name for name, field in model.model_fields.items()]
