@@ -76,7 +76,7 @@ def check_input_names(names: Mapping[str, Any]) -> None:
 class InputSettings(Settings):
     """One input of a job: a literal, or where data stands."""
 
-    type: DataType | Literal["literal"]
+    type: Literal["literal", DataType]
     value: TemplateValue = None
     """literal: what the job gets. A text, number, true or false alone, without type and value, is a literal too."""
     uri: TemplateText | None = None
