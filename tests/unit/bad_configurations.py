@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from tests.unit.configurations import CONNECTION
+from worker.sinks.table import KINDS
 
 
 class Bad(NamedTuple):
@@ -194,7 +195,7 @@ BAD = [
         "routes",
         "    kind: webhook\n",
         "",
-        "routes.yaml:2: sinks[0]: has no kind; write one of acs_email, email, file, log, teams, webhook",
+        f"routes.yaml:2: sinks[0]: has no kind; write one of {', '.join(sorted(KINDS))}",
     ),
     Bad(
         "worker",
