@@ -40,7 +40,15 @@ def folder(tmp_path: Path) -> Path:
 
 def test_the_examples_in_comments_are_accepted_by_worker_check(folder: Path, monkeypatch, capsys):
     text, names = with_examples((folder / "routes.yaml").read_text())
-    assert names == ["oncall-mail", "cloud-mail", "ml-channel", "retrain-on-github", "retrain-on-azure"]
+    assert names == [
+        "oncall-mail",
+        "cloud-mail",
+        "ml-channel",
+        "retrain-on-drift",
+        "score-new-data",
+        "retrain-on-github",
+        "retrain-on-azure",
+    ]
     for secret, value in (
         ("mail", "made-up"),
         ("github", "made-up"),
@@ -60,6 +68,8 @@ def test_the_examples_in_comments_are_accepted_by_worker_check(folder: Path, mon
         "oncall-mail (email)",
         "cloud-mail (acs_email)",
         "ml-channel (teams)",
+        "retrain-on-drift (azureml_job)",
+        "score-new-data (azureml_batch)",
         "retrain-on-github (github)",
         "retrain-on-azure (azuredevops)",
     ):
