@@ -300,6 +300,12 @@ def test_what_cannot_be_filled_in_is_told_with_its_place(key):
     assert str(raised.value).isprintable()
 
 
+@pytest.mark.parametrize("make", [job_of, batch_of])
+def test_a_name_that_cannot_be_filled_in_is_told_with_its_key(make):
+    with pytest.raises(Rejected, match=r"^sink out: experiment: "):
+        make(experiment="{{ event.data.absent }}")
+
+
 def test_a_preview_shows_where_the_job_will_be_and_for_which_deployment():
     assert (
         AzureMlJobSink(AzureMlJobSettings.model_validate(JOB))

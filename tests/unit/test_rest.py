@@ -104,6 +104,19 @@ async def test_no_token_in_time_is_tried_again_and_nothing_is_sent(monkeypatch):
     assert requests == []
 
 
+@pytest.mark.parametrize("method", ["PUT", "POST", "PATCH", "DELETE"])
+async def test_a_request_whose_connection_is_lost_is_not_made_again_by_the_client(method):
+    async def vanish(request: web.Request) -> web.Response:
+        assert request.transport is not None
+        request.transport.abort()
+        return web.Response()
+
+    async with asked(vanish) as (client, url, requests):
+        with pytest.raises(OutcomeUnknown, match="closed the connection before it answered"):
+            await client.request(method, url, {})
+    assert [each[0] for each in requests] == [method]
+
+
 @pytest.mark.parametrize("kind", [Misconfigured, SinkUnavailable])
 async def test_what_the_identity_says_is_told_with_the_sinks_name(kind):
     async def refused():

@@ -140,8 +140,13 @@ class Inputs:
 class Texts:
     """Tags, or whatever else goes from a name to a text, compiled."""
 
-    def __init__(self, patterns: Mapping[str, str], where: str) -> None:
-        self._patterns = {name: Pattern(text, f"{where}.{name}") for name, text in patterns.items()}
+    def __init__(self, patterns: Mapping[str, str | None], where: str = "") -> None:
+        """From their names, those that are None left out; `where` is the key they stand under."""
+        self._patterns = {
+            name: Pattern(text, f"{where}.{name}" if where else name)
+            for name, text in patterns.items()
+            if text is not None
+        }
 
     def fill(self, delivery: Delivery) -> dict[str, str]:
         """Those for this delivery; what is null is left out. Raises Rejected."""

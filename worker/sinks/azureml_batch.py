@@ -95,7 +95,7 @@ class AzureMlBatchSink:
         self._headers = {} if settings.deployment is None else {"azureml-model-deployment": settings.deployment}
         self._inputs = Inputs(settings.inputs, "inputs")
         self._outputs = Inputs(settings.outputs, "outputs")
-        self._experiment = Texts({"experimentName": settings.experiment} if settings.experiment else {}, "job")
+        self._names = Texts({"experiment": settings.experiment})
         self._client = RestClient(
             settings, bearer_of(tokens, settings.scope), unclear=OutcomeUnknown, clock=clock, resolver=resolver
         )
@@ -128,8 +128,8 @@ class AzureMlBatchSink:
             job["OutputData"] = {
                 name: {"JobOutputType": _TYPES[type_], "Uri": uri} for name, (type_, uri) in outputs.items()
             }
-        if properties := self._experiment.fill(delivery):
-            job["properties"] = properties
+        if experiment := self._names.fill(delivery).get("experiment"):
+            job["properties"] = {"experimentName": experiment}
         return {"properties": job}
 
 

@@ -5,10 +5,11 @@ the first one made, and starts nothing. So this kind needs no ledger. Whatever h
 same PUT is made again, at most one job can come of it, and the answer to the last one says that it is there. An end
 that leaves open what happened is therefore nothing to decide about: it is tried again like a server that is down.
 
-What the service says to a second PUT depends on what has changed: 200 where nothing has; otherwise 400, because of a
-job only tags and names can be changed, as after an operator has edited the inputs. So a 400 or 409 is followed by the
-question whose job it is: the tag `eventKey` holds the whole idempotency key, of which the name has the first half. A
-job that was made by somebody else is never taken for this event's.
+What the service says to a second PUT depends on what has changed: 200 where nothing has, and 400 where a thing has that
+cannot be changed of a job, as after an operator has edited the inputs. So a 400 or 409 is followed by the question
+whose job it is: the tag `eventKey` holds the whole idempotency key, of which the name has the first half. A job of
+somebody else's is not taken for this event's. (One with this name, and this component and these inputs as well, would
+be, because the 200 has set its tags already; 128 bits of a hash keep that from happening by accident.)
 """
 
 import time
@@ -43,6 +44,8 @@ from worker.sinks.rest import ArmSettings, Reply, RestClient, bearer_of, short_k
 
 EVENT_KEY = "eventKey"
 """The tag that says of which event a job is."""
+_NAMES = {"experiment": "experimentName", "display_name": "displayName"}
+"""From keys to fields of the API."""
 _MODES = {
     "ro_mount": "ReadOnlyMount",
     "rw_mount": "ReadWriteMount",
@@ -137,8 +140,7 @@ class AzureMlJobSink:
         self._inputs = Inputs(settings.inputs, "inputs")
         self._tags = Texts(settings.tags, "tags")
         self._properties = Texts(settings.properties, "properties")
-        names = {"experimentName": settings.experiment, "displayName": settings.display_name}
-        self._names = Texts({name: text for name, text in names.items() if text is not None}, "job")
+        self._names = Texts({name: getattr(settings, name) for name in _NAMES})
         self._client = RestClient(
             settings, bearer_of(tokens, settings.token_scope), unclear=SinkUnavailable, clock=clock, resolver=resolver
         )
@@ -196,7 +198,7 @@ class AzureMlJobSink:
             job["componentId"] = settings.component
         else:
             job["sourceJobId"] = settings.source_job
-        job |= self._names.fill(delivery)
+        job |= {_NAMES[name]: text for name, text in self._names.fill(delivery).items()}
         if inputs := self._inputs.fill(delivery):
             job["inputs"] = {name: self._input(name, *each) for name, each in inputs.items()}
         if settings.compute is not None:
