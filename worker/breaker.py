@@ -81,6 +81,8 @@ class Breaker:
         if isinstance(error, PartlyAccepted):
             self.answered()  # it works; one full mailbox must not hold up everybody's mail
             return
+        if isinstance(error, OutcomeUnknown) and error.of_before and not probe:
+            return  # what it cannot say about some must not hold up the others
         self._refused.clear()
         self._failures += 1
         _add(self._failing, suspect)

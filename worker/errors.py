@@ -58,7 +58,14 @@ class Misconfigured(WorkerError):
 
 
 class OutcomeUnknown(WorkerError):
-    """The request may have taken effect, or not: a sink with an idempotency key tries again."""
+    """The request may have taken effect, or not: a sink with an idempotency key tries again.
+
+    `of_before`: nothing was requested now; the destination was asked about an earlier attempt, and cannot tell.
+    """
+
+    def __init__(self, message: str, *, of_before: bool = False) -> None:
+        self.of_before = of_before
+        super().__init__(message)
 
 
 class StoreUnavailable(WorkerError):

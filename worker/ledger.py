@@ -117,9 +117,9 @@ class Memo:
     by: str = ""
     """What its intents are signed with here; empty before the first."""
     unknown: bool = False
-    """The last attempt that was begun here did not end in a definite way."""
+    """The last attempt did not end in a definite way, whether it was begun here or by somebody who is gone."""
     unknown_since: float = 0.0
-    """When it ended so; Unix time."""
+    """When that attempt ended, or has surely ended; Unix time. One that was cancelled has ended too."""
     served: frozenset[str] = frozenset()
     """Who has it already, by what this process did and by what the store said before an attempt."""
 
@@ -159,9 +159,8 @@ class Ledger:
         if intent is None:
             return False
         entry, version = intent
-        memo.unknown = True
         try:
-            await self._bounded(act)
+            await self._begin(memo, act)
         except PartlyAccepted as error:
             memo.unknown = False
             memo.served |= error.served
@@ -172,7 +171,6 @@ class Ledger:
             await self._note_failure(delivery, entry, version)
             raise
         except OutcomeUnknown as error:
-            memo.unknown_since = self._clock()
             if self._on_unknown == "skip":
                 await self._skip_own(delivery, entry, version, error)
             raise
@@ -217,14 +215,18 @@ class Ledger:
             case EntryState.INTENT if not own and entry.deadline > self._clock():
                 left = entry.deadline - self._clock()
                 raise Later(f"sink {self._sink}: somebody may be at this delivery", retry_after_seconds=left)
-        self._let_settle(memo.unknown_since if own else entry.deadline)
+        if not own:
+            memo.unknown, memo.unknown_since = True, entry.deadline
+        self._let_settle(memo.unknown_since)
         return await self._may_act_again(delivery, stored, entry)
 
     def _let_settle(self, ended_at: float) -> None:
         """A destination that is asked too soon says that it has not done what it has: it would be done twice."""
         left = ended_at + self._settles_seconds - self._clock()
         if self._on_unknown == "verify" and left > 0:
-            raise Later(f"sink {self._sink}: the destination may not know yet", retry_after_seconds=left)
+            # No longer than that at once: a clock that was set back may be set right meanwhile.
+            wait_seconds = min(left, self._settles_seconds)
+            raise Later(f"sink {self._sink}: the destination may not know yet", retry_after_seconds=wait_seconds)
 
     async def _may_act_again(self, delivery: Delivery, stored: StoredEntry, entry: Entry) -> bool:
         """The outcome is unknown: what the sink says about that."""
@@ -240,9 +242,15 @@ class Ledger:
 
     async def _is_missing(self, delivery: Delivery, stored: StoredEntry, entry: Entry) -> bool:
         assert self._verify is not None, "the configuration refuses verify where a kind cannot"
-        found = await self._verify(delivery)
+        try:
+            found = await self._bounded(partial(self._verify, delivery))
+        except Rejected as error:
+            # Of the question, not of the delivery: nothing is known of that.
+            said = f"sink {self._sink}: asked whether it took the delivery: {error}"
+            raise OutcomeUnknown(said, of_before=True) from None
         if found is None:
-            raise OutcomeUnknown(f"sink {self._sink}: the destination cannot say yet whether it took the delivery")
+            said = f"sink {self._sink}: the destination cannot say yet whether it took the delivery"
+            raise OutcomeUnknown(said, of_before=True)
         if found:
             self._count("verified")
             await self._record_accepted(delivery, entry, stored.version)
@@ -263,13 +271,20 @@ class Ledger:
             raise Later(f"sink {self._sink}: the store took too long to keep the intent")
         return entry, version
 
-    # --- after the act
+    # --- the act, and after it
 
-    async def _bounded(self, act: Callable[[], Awaitable[None]]) -> None:
+    async def _begin(self, memo: Memo, act: Callable[[], Awaitable[None]]) -> None:
+        memo.unknown = True
+        try:
+            await self._bounded(act)
+        finally:
+            memo.unknown_since = self._clock()
+
+    async def _bounded(self, act: Callable[[], Awaitable[_T]]) -> _T:
         limit = asyncio.timeout(self._act_seconds)
         try:
             async with limit:
-                await act()
+                return await act()
         except TimeoutError:
             if not limit.expired():
                 raise  # the sink's own: a bug there

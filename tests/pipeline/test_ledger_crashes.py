@@ -212,6 +212,31 @@ def test_what_the_destination_can_never_verify_becomes_a_dead_letter_of_unknown_
     run(scene())
 
 
+def test_deliveries_that_the_destination_can_never_verify_do_not_hold_up_the_others():
+    class Forgetful(FatefulSink):
+        async def verify(self, delivery: Delivery) -> bool | None:
+            return None
+
+    async def scene():
+        world = World()
+        rig, owner = (
+            _Rig(Forgetful(world, Fate(), [(True, UNKNOWN)] * 4), "verify", give_up_after_seconds=DAY),
+            FakeOwner(),
+        )
+        async with rig.scenery.running() as stage:
+            for number in range(4):
+                stage.lane.submit(job_of(owner, f"lost-{number}", f"l{number}"))
+            await asyncio.sleep(3600)
+            assert stage.count("worker_lane_down") == 0
+            for number in range(10):
+                stage.lane.submit(job_of(owner, f"s{number}", f"e{number}"))
+                await asyncio.sleep(1)
+            assert owner.accepted_ids == [f"e{number}" for number in range(10)]
+            assert owner.letters == {}
+
+    run(scene())
+
+
 def test_a_drain_that_aborts_the_act_leaves_the_intent_to_the_next_owner():
     async def scene():
         world, sink = _sink([])

@@ -23,11 +23,16 @@ class LedgerSettings(SinkSettings):
     verifies = True
 
 
+class SettlingSettings(LedgerSettings):
+    settles_seconds = 30.0
+
+
 class Destination:
     """Counts effects; `found` is what it says when it is asked."""
 
     def __init__(self) -> None:
         self.effects = 0
+        self.acted_at: list[float] = []
         self.found: bool | Exception | None = False
         self.asked = 0
 
@@ -51,6 +56,8 @@ class Desk:
     """Processes that share a store and a destination."""
 
     def __init__(self) -> None:
+        self.ahead_seconds = 0.0
+        """By how much the clock is wrong."""
         self.store = MemoryStore(clock=self.clock)
         self.destination = Destination()
         self.metrics = Metrics()
@@ -58,15 +65,22 @@ class Desk:
         self._processes = 0
 
     def clock(self) -> float:
-        return START + asyncio.get_running_loop().time()
+        return START + asyncio.get_running_loop().time() + self.ahead_seconds
 
-    def process(self, on_unknown: OnUnknown = "resend") -> "Process":
+    def process(
+        self, on_unknown: OnUnknown | None = "resend", kind: type[LedgerSettings] = LedgerSettings
+    ) -> "Process":
         self._processes += 1
-        settings = LedgerSettings(name="out", kind="fake", on_unknown=on_unknown)
+        settings = kind(name="out", kind="fake", on_unknown=on_unknown)
         name = f"process-{self._processes}"
         return Process(
             self, Ledger(self.store, settings, self.destination, by=name, metrics=self.metrics, clock=self.clock)
         )
+
+    def act(self) -> None:
+        """What an attempt does there."""
+        self.destination.effects += 1
+        self.destination.acted_at.append(self.clock())
 
     async def entry(self) -> Entry | None:
         stored = await self.store.read_entry(self.delivery.idempotency_key)
@@ -98,7 +112,7 @@ class Process:
         async def act() -> None:
             await asyncio.sleep(seconds)
             if effect if effect is not None else error is None:
-                self._desk.destination.effects += 1
+                self._desk.act()
             if error is not None:
                 raise error
 

@@ -61,7 +61,10 @@ class VerifyingSink(Sink, Protocol):
     """A sink that can ask its destination what arrived: for `on_unknown: verify`. Its settings say `verifies`."""
 
     async def verify(self, delivery: Delivery) -> bool | None:
-        """Whether the delivery took effect; None: the destination cannot say yet. Raises SinkUnavailable as well."""
+        """Whether the delivery took effect. False: surely not, so that it is made again; None: that cannot be told now.
+
+        Bounded in time by the sink. Raises SinkUnavailable, Misconfigured or OutcomeUnknown where it cannot be asked.
+        """
         ...
 
 
