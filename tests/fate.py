@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from tests.lanes import FakeOwner, LaneScene, job_of
 from tests.memory_store import Contents, MemoryStore
@@ -17,6 +16,7 @@ from worker.sinks import Sink
 METRICS = Metrics()
 """One for all lives: making them takes longer than a life."""
 START, BETWEEN_LIVES_SECONDS = 1_700_000_000.0, 1000.0
+"""Longer than an intent is left alone, and until a destination surely knows what it has done."""
 
 
 class Fate:
@@ -87,9 +87,12 @@ class _History:
         owner = FakeOwner(f"life {len(self.owners)}")
         self.owners.append(owner)
         accepted, effects = EntryState.ACCEPTED in self.states, self.scene.effects()
-        now = START + len(self.owners) * BETWEEN_LIVES_SECONDS
+        loop = asyncio.get_running_loop()
+        born_at = START + len(self.owners) * BETWEEN_LIVES_SECONDS - loop.time()
         sink, store = self.scene.sink(), FatefulStore(self.contents, fate)
-        ledger = Ledger(store, self.scene.settings, sink, by=owner.name, metrics=METRICS, clock=lambda: now)
+        ledger = Ledger(
+            store, self.scene.settings, sink, by=owner.name, metrics=METRICS, clock=lambda: born_at + loop.time()
+        )
         self.scene.meet(fate)
         await sink.open()
         async with LaneScene(sink, ledger=ledger, metrics=METRICS, concurrency=1).running() as stage:
@@ -121,8 +124,7 @@ async def _play(scene: Scene, death: int | None, held: set[frozenset[EntryState]
     await history.live(Fate())
     assert history.owners[-1].ended == 1
     assert history.effects_after_accepted == 0
-    policy: Any = scene.settings.on_unknown
-    match policy:
+    match scene.settings.when_unknown:
         case "resend":
             assert scene.effects() >= 1
             assert history.letters == []

@@ -48,6 +48,7 @@ def test_the_examples_in_comments_are_accepted_by_worker_check(folder: Path, mon
         "score-new-data",
         "retrain-on-github",
         "retrain-on-azure",
+        "data-pipeline",
     ]
     for secret, value in (
         ("mail", "made-up"),
@@ -72,6 +73,7 @@ def test_the_examples_in_comments_are_accepted_by_worker_check(folder: Path, mon
         "score-new-data (azureml_batch)",
         "retrain-on-github (github)",
         "retrain-on-azure (azuredevops)",
+        "data-pipeline (datafactory)",
     ):
         assert kind in out
 

@@ -15,6 +15,7 @@ from worker.sinks.acs_email import AcsEmailSettings, AcsEmailSink
 from worker.sinks.azuredevops import AzureDevOpsSettings, AzureDevOpsSink
 from worker.sinks.azureml_batch import AzureMlBatchSettings, AzureMlBatchSink
 from worker.sinks.azureml_job import AzureMlJobSettings, AzureMlJobSink
+from worker.sinks.datafactory import DataFactorySettings, DataFactorySink
 from worker.sinks.email import EmailSink
 from worker.sinks.email_settings import EmailSettings
 from worker.sinks.file import FileSettings, FileSink
@@ -44,6 +45,7 @@ KINDS: Mapping[str, SinkKind] = MappingProxyType(
         "azuredevops": SinkKind(AzureDevOpsSettings, AzureDevOpsSink),
         "azureml_batch": SinkKind(AzureMlBatchSettings, AzureMlBatchSink),
         "azureml_job": SinkKind(AzureMlJobSettings, AzureMlJobSink),
+        "datafactory": SinkKind(DataFactorySettings, DataFactorySink),
         "email": SinkKind(EmailSettings, EmailSink),
         "file": SinkKind(FileSettings, _alone(FileSink)),
         "github": SinkKind(GitHubSettings, GitHubSink),

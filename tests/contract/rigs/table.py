@@ -15,6 +15,7 @@ from tests.acs_service import acs_service
 from tests.contract.rigs import ACS_KEY, SECRETS, AcsEmailRig, EmailRig, FileRig, LogRig, Rig, TeamsRig, WebhookRig
 from tests.contract.rigs.azuredevops import azuredevops
 from tests.contract.rigs.azureml import azureml_batch, azureml_job
+from tests.contract.rigs.datafactory import datafactory
 from tests.contract.rigs.github import github
 from tests.mailbox import Mailbox, mail_server
 from tests.workflows_service import Workflow, workflow_service
@@ -82,6 +83,7 @@ RIGS: Mapping[str, Callable[[Place], AbstractAsyncContextManager[Rig]]] = Mappin
         "azuredevops": azuredevops,
         "azureml_batch": azureml_batch,
         "azureml_job": azureml_job,
+        "datafactory": datafactory,
         "email": email,
         "file": file,
         "github": github,

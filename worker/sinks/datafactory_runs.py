@@ -1,0 +1,123 @@
+"""Which runs of a pipeline tell what became of a delivery: what is asked of Data Factory, and what its answers mean.
+
+Pure: it asks nobody and reads no clock. A run is recognised by the idempotency key in one of its parameters; Data
+Factory cannot search for that, so all runs of the pipeline since the event came are looked at.
+"""
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+_CLOCKS_SECONDS = 300.0
+"""How far the clocks of the hub, of Data Factory and of this machine may be apart."""
+REMEMBERED_SECONDS = 45 * 86_400.0
+"""How long Data Factory keeps runs, as its documentation says."""
+_KEY = re.compile(r"[0-9a-f]{64}")
+"""An idempotency key, of whatever event."""
+_BY_HAND = "manual"
+"""How Data Factory names who started a run that was asked for by its API, as ours are, or by a person."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The time in which a run can have been started and updated that belongs to a delivery; Unix time."""
+
+    begins: float
+    ends: float
+
+    @classmethod
+    def since(cls, enqueued_at: float, now: float) -> "Window":
+        """From when the event reached the hub: no attempt is older, not even one of before it was a dead letter."""
+        return cls(max(enqueued_at - _CLOCKS_SECONDS, 0.0), now + _CLOCKS_SECONDS)
+
+    @property
+    def is_remembered(self) -> bool:
+        """Whether Data Factory still knows all of it."""
+        return self.ends - self.begins < REMEMBERED_SECONDS
+
+
+def question(pipeline: str, window: Window, continuation: str | None) -> dict[str, Any]:
+    """The body of a request for one page of the pipeline's runs, the newest first."""
+    asked = {
+        "lastUpdatedAfter": _time(window.begins),
+        "lastUpdatedBefore": _time(window.ends),
+        "filters": [{"operand": "PipelineName", "operator": "Equals", "values": [pipeline]}],
+        # An order that does not change while runs go on: a page must not lose one to the page before.
+        "orderBy": [{"orderBy": "RunStart", "order": "DESC"}],
+    }
+    return asked if continuation is None else {**asked, "continuationToken": continuation}
+
+
+class Trace(StrEnum):
+    """What one run says about a delivery."""
+
+    OURS = "ours"
+    ANOTHERS = "another's"
+    HIDDEN = "hidden"
+    """It may be ours: it was started by hand or by the API, and shows no key."""
+    SILENT = "silent"
+    """It cannot be ours, and does not have the parameter."""
+
+
+def traces_in(runs: Iterable[Any], *, key: str, parameter: str, window: Window) -> set[Trace]:
+    """What these runs say. How one stands does not matter: it waits, it failed, it was cancelled, it was started."""
+    return {_trace(run, key=key, parameter=parameter, window=window) for run in runs}
+
+
+def verdict(traces: Collection[Trace]) -> bool | None:
+    """Whether the delivery started one of all these runs; None: they do not tell."""
+    if Trace.OURS in traces:
+        return True
+    if Trace.HIDDEN in traces:
+        return None
+    # Where no run at all has the parameter the pipeline does not declare it: then no run of ours would show its key.
+    return None if traces and Trace.ANOTHERS not in traces else False
+
+
+def _trace(run: Any, *, key: str, parameter: str, window: Window) -> Trace:
+    if not isinstance(run, Mapping):
+        return Trace.HIDDEN
+    shown = _parameter(run, parameter)
+    if shown == key:  # a rerun has the parameters of the run before: that one was ours, then
+        return Trace.OURS
+    if isinstance(shown, str) and _KEY.fullmatch(shown):
+        return Trace.ANOTHERS
+    # No key: the pipeline does not declare the parameter, or hides it (SecureString), or nobody gave a key.
+    if _may_be_ours(run, window):
+        return Trace.HIDDEN
+    return Trace.SILENT if shown is None else Trace.ANOTHERS
+
+
+def _may_be_ours(run: Mapping[str, Any], window: Window) -> bool:
+    invoked_by = run.get("invokedBy")
+    if isinstance(invoked_by, Mapping):
+        by = invoked_by.get("invokedByType") or invoked_by.get("name")
+        if isinstance(by, str) and by.casefold() != _BY_HAND:
+            return False  # a trigger, or another pipeline
+    started = _read_time(run.get("runStart"))
+    return started is None or started >= window.begins
+
+
+def _parameter(run: Mapping[str, Any], name: str) -> Any:
+    parameters = run.get("parameters")
+    if not isinstance(parameters, Mapping):
+        return None
+    if name in parameters:
+        return parameters[name]
+    return next((value for each, value in parameters.items() if each.casefold() == name.casefold()), None)
+
+
+def _time(unix: float) -> str:
+    return datetime.fromtimestamp(unix, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _read_time(text: Any) -> float | None:
+    """Unix time; None where there is none, or it cannot be read."""
+    try:
+        time = datetime.fromisoformat(text)
+        return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+    except (TypeError, ValueError, OverflowError):
+        return None
