@@ -143,7 +143,7 @@ class Ledger:
         self._by = by
         self._numbers = count(1)
         self._on_unknown: OnUnknown = settings.when_unknown
-        self._settles_seconds = settings.settles_seconds
+        self._settles_seconds = settings.settled_after_seconds
         self._verify = sink.verify if isinstance(sink, VerifyingSink) else None
         self._act_seconds = settings.attempt_seconds + _OVERRUN_SECONDS
         self._metrics = metrics

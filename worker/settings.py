@@ -151,8 +151,6 @@ class SinkSettings(Settings):
     """Whether the kind's sink has `verify`: it can ask the destination whether a delivery arrived."""
     unknown_by_default: ClassVar[OnUnknown] = "resend"
     """What `on_unknown` is where it is left out."""
-    settles_seconds: ClassVar[float] = 0.0
-    """How long after an attempt the destination may still not know, when it is asked by `verify`, what it has done."""
 
     name: str = Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     kind: str
@@ -209,6 +207,14 @@ class SinkSettings(Settings):
     def needs_identity(self) -> bool:
         """Whether it logs in with access tokens of the process's identity."""
         return False
+
+    @property
+    def settled_after_seconds(self) -> float:
+        """How long after an attempt the destination may not know yet, when `verify` asks it, what it has done.
+
+        What a kind says in `settles_seconds`.
+        """
+        return float(getattr(self, "settles_seconds", 0.0))
 
     @property
     def attempt_seconds(self) -> float:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
 from structlog.testing import capture_logs
 
 from tests.api_service import Scripted
@@ -56,7 +55,9 @@ def _status(status: int, documented: str, when_known: str | None = None, **heade
 SITUATIONS = (
     Situation("nobody listens", None, AGAIN),
     Situation("the connection is lost, the request had no effect", Scripted(drops=True), UNKNOWN, AGAIN),
-    Situation("the answer is lost, the request had its effect", Scripted(takes_effect=True, drops=True), UNKNOWN, AGAIN),
+    Situation(
+        "the answer is lost, the request had its effect", Scripted(takes_effect=True, drops=True), UNKNOWN, AGAIN
+    ),
     Situation("no answer in time", Scripted(stalls=True), UNKNOWN, AGAIN),
     *(_status(status, LETTER, Location="/elsewhere") for status in (301, 302, 303, 307, 308)),
     _status(400, LETTER),
@@ -157,12 +158,12 @@ HEAD = """\
 
 Written by `tests/contract/test_errors_page.py`, which asks every kind of sink against a server that answers so.
 
-- **again**: nothing happened there, or a repetition does no harm. Tried again with growing pauses, no sooner than `Retry-After`
-  says, until `retry.give_up_after_seconds`. Five failures in a row over three subjects open the breaker.
-- **unknown**: it may have taken effect, or not. `on_unknown` decides: ask the destination (`verify`), do it again (`resend`),
-  or keep a dead letter for a person (`skip`).
-- **paused**: the destination refuses the worker, not the event. Tried again; when three subjects in a row meet it, the sink is
-  paused, keeps its events, and looks once a minute.
+- **again**: nothing happened there, or a repetition does no harm. Tried again with growing pauses, no sooner than
+  `Retry-After` says, until `retry.give_up_after_seconds`. Five failures in a row over three subjects open the breaker.
+- **unknown**: it may have taken effect, or not. `on_unknown` decides: ask the destination (`verify`), do it again
+  (`resend`), or keep a dead letter for a person (`skip`).
+- **paused**: the destination refuses the worker, not the event. Tried again; when three subjects in a row meet it, the
+  sink is paused, keeps its events, and looks once a minute.
 - **dead letter**: the destination will never take this event. It is kept with its reason, and can be replayed.
 
 """

@@ -369,7 +369,7 @@ async def test_a_run_whose_answer_was_lost_is_not_looked_for_before_the_list_mus
 
 
 class KnowsAtOnce(AzureDevOpsSettings):
-    settles_seconds = 0.0
+    settles_seconds: float = 0.0
     """The clock of these lives stands still."""
 
 

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from tests.api_service import served
 from tests.apis.datafactory import DataFactory, Parameter
-from tests.deliveries import delivery_of
+from tests.deliveries import ELEMENT, delivery_of
 from tests.integration.datafactory import Clock, opened, settings_for
 from tests.tokens import HIDDEN_TOKEN
 from worker.errors import Misconfigured, OutcomeUnknown, SinkUnavailable
@@ -41,10 +41,10 @@ async def verified(service: DataFactory, clock: Clock, delivery: Delivery = DELI
         return await sink.verify(delivery)
 
 
-def came_at(seconds: float) -> Delivery:
-    released = DELIVERY.released
+def came_at(seconds: float, delivery: Delivery = DELIVERY) -> Delivery:
+    released = delivery.released
     message = replace(released.placed.message, enqueued_at=UnixSeconds(seconds))
-    return replace(DELIVERY, released=replace(released, placed=replace(released.placed, message=message)))
+    return replace(delivery, released=replace(released, placed=replace(released.placed, message=message)))
 
 
 # --- runs that tell
@@ -66,6 +66,17 @@ async def test_none_is_found_among_those_of_others_and_of_other_pipelines(servic
 
 async def test_where_no_run_was_ever_started_ours_was_not_either(service, clock):
     assert await verified(service, clock) is False
+
+
+async def test_a_run_is_found_that_an_earlier_copy_of_the_event_started_and_that_ended_before_this_one_came(
+    service, clock
+):
+    copy = delivery_of(ELEMENT | {"eventTime": "1970-01-01T00:01:00Z"})
+    run = service.start("retrain", {"eventKey": copy.idempotency_key})
+    run.status, run.updated_at = "Succeeded", clock() + 60
+    service.start("retrain", OTHERS)
+    clock.now += 20 * 3600
+    assert await verified(service, clock, came_at(clock(), copy)) is True
 
 
 async def test_all_pages_are_looked_at_and_no_more_than_needed(service, clock):
@@ -104,7 +115,7 @@ async def test_an_event_that_came_long_ago_is_looked_for_from_then_on(service, c
     service.start("retrain", OURS)
     clock.now = 40 * DAY
     assert await verified(service, clock, came_at(20 * DAY + 200)) is True  # clocks differ
-    assert await verified(service, clock, came_at(20 * DAY + 400)) is False
+    assert await verified(service, clock, came_at(20 * DAY + 800)) is False
     assert await verified(service, clock, came_at(10 * DAY)) is True
 
 

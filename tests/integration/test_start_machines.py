@@ -14,7 +14,6 @@ from tests.apis.azureml import WORKSPACE as ML_WORKSPACE
 from tests.apis.datafactory import FACTORY, DataFactory
 from tests.identity_service import identity_service
 from tests.integration.scene import Scene, scene
-from tests.support import eventually
 from worker.local.children import Child
 from worker.local.traffic import EVENT_GRID_JSON, TrafficMessage
 

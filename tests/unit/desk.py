@@ -24,7 +24,7 @@ class LedgerSettings(SinkSettings):
 
 
 class SettlingSettings(LedgerSettings):
-    settles_seconds = 30.0
+    settles_seconds: float = 30.0
 
 
 class Destination:

@@ -86,7 +86,7 @@ def test_nothing_is_told_by_runs_that_may_be_ours_and_show_no_key_or_of_a_pipeli
 
 def test_it_asks_for_all_runs_of_the_pipeline_since_the_event_came_in_an_order_that_stays():
     assert question("retrain", WINDOW, None) == {
-        "lastUpdatedAfter": "2023-11-14T21:08:20.000Z",
+        "lastUpdatedAfter": "2023-11-14T21:13:20.000Z",
         "lastUpdatedBefore": "2023-11-14T22:18:20.000Z",
         "filters": [{"operand": "PipelineName", "operator": "Equals", "values": ["retrain"]}],
         "orderBy": [{"orderBy": "RunStart", "order": "DESC"}],

@@ -11,7 +11,7 @@ from worker.errors import Misconfigured, OutcomeUnknown, Rejected, SinkUnavailab
 from worker.ledger import EntryState, Later, Skipped
 from worker.sinks import Delivery
 
-SETTLES_SECONDS = SettlingSettings.settles_seconds
+SETTLES_SECONDS = SettlingSettings.model_fields["settles_seconds"].default
 
 
 async def _die_while_acting(desk: Desk, *, effect: bool) -> None:

@@ -61,8 +61,6 @@ class AzureDevOpsSettings(RestSettings):
     ledger = "always"
     verifies = True
     unknown_by_default = "verify"
-    settles_seconds = 120.0
-    """Requests can be held up for 30 s, also those nobody waits for any more. Who asks too soon starts twice."""
 
     kind: Literal["azuredevops"] = "azuredevops"
     organization: str
@@ -86,6 +84,9 @@ class AzureDevOpsSettings(RestSettings):
     """What a token of the process's identity is asked for."""
     api_version: str = Field(default="7.1", pattern=r"^[0-9]+\.[0-9]+(-preview(\.[0-9]+)?)?$")
     """Of the API; Azure DevOps Server 2022 knows 7.0."""
+    settles_seconds: float = Field(default=120, ge=0, le=3600)
+    """verify: how long after an attempt a run may have been started and not be listed. Requests can be held up for
+    30 s, also those nobody waits for any more. Who asks too soon starts twice."""
 
     @field_validator("organization")
     @classmethod

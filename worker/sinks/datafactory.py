@@ -24,6 +24,7 @@ from worker.sinks import Delivery, TokenSource
 from worker.sinks.datafactory_runs import REMEMBERED_SECONDS, Trace, Window, question, traces_in, verdict
 from worker.sinks.patterns import Pattern, TemplateValue
 from worker.sinks.rest import ArmSettings, Reply, RestClient, bearer_of
+from worker.sinks.runs import tried_since
 
 _log = structlog.get_logger()
 
@@ -44,9 +45,6 @@ class DataFactorySettings(ArmSettings):
     ledger = "always"
     verifies = True
     unknown_by_default = "verify"
-    # How late runs are listed is documented nowhere, and a request whose answer was lost may still be worked on for a
-    # while. Two minutes are meant to be long for both; a start that much later is cheaper than two.
-    settles_seconds = 120.0
 
     kind: Literal["datafactory"] = "datafactory"
     factory: str
@@ -58,6 +56,10 @@ class DataFactorySettings(ArmSettings):
     default must stand here."""
     event_key_parameter: str = Field(default="eventKey", pattern=r"^[A-Za-z][A-Za-z0-9_]*$")
     """The parameter that gets the idempotency key. The pipeline must declare it, as a String."""
+    settles_seconds: float = Field(default=120, ge=0, le=3600)
+    """verify: how long after an attempt a run may have been started and not be listed. How late runs are listed is
+    documented nowhere, and a request whose answer was lost may still be worked on for a while. Who asks too soon starts
+    twice; a start that much later is cheaper than two."""
     api_version: str = Field(default="2018-06-01", pattern=r"^[0-9A-Za-z.-]+$")
     """The only one that there is so far."""
 
@@ -134,7 +136,7 @@ class DataFactorySink:
 
     async def verify(self, delivery: Delivery) -> bool | None:
         """Whether a run has the delivery's key. None where that cannot be told, which is said in words once."""
-        window = Window.since(delivery.released.placed.message.enqueued_at, self._clock())
+        window = Window.since(tried_since(delivery), self._clock())
         try:
             async with asyncio.timeout(self._settings.attempt_seconds):
                 return self._judge(await self._traces(delivery, window), window)

@@ -29,9 +29,9 @@ class Window:
     ends: float
 
     @classmethod
-    def since(cls, enqueued_at: float, now: float) -> "Window":
-        """From when the event reached the hub: no attempt is older, not even one of before it was a dead letter."""
-        return cls(max(enqueued_at - _CLOCKS_SECONDS, 0.0), now + _CLOCKS_SECONDS)
+    def since(cls, tried: float, now: float) -> "Window":
+        """From before the first attempt that there can have been (`runs.tried_since`)."""
+        return cls(max(tried, 0.0), now + _CLOCKS_SECONDS)
 
     @property
     def is_remembered(self) -> bool:

@@ -56,14 +56,15 @@ class GitHubSettings(RestSettings):
     ledger = "always"
     verifies = True
     unknown_by_default = "verify"
-    settles_seconds = 300.0
-    """A run is in the list seconds after the request; when Actions is slow, minutes. Who asks too soon starts twice."""
 
     kind: Literal["github"] = "github"
     api_url: CheckedUrl = "https://api.github.com"
     """The API; of an Enterprise Server https://HOST/api/v3."""
     api_version: str = Field(default="2026-03-10", pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$")
     """Of the API. Enterprise Servers before 3.21 know only 2022-11-28."""
+    settles_seconds: float = Field(default=300, ge=0, le=3600)
+    """verify: how long after an attempt a run may have been started and not be listed: seconds, and when Actions is
+    slow, minutes. Who asks too soon starts twice."""
     repository: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*/[A-Za-z0-9._-]+$")
     """Whose workflow: owner/name."""
     token_env: str | None = None
