@@ -35,6 +35,8 @@ _log = structlog.get_logger()
 _FIRST_RETRY_SECONDS = 0.5
 _LONGEST_RETRY_SECONDS = 60.0
 _LEASE_AGAIN_SECONDS = 0.25
+_SOONEST_AGAIN_SECONDS = 0.01
+"""However soon a sink's own limit says: a lane that asks for ever must leave the loop to others."""
 _LOOK_SECONDS = 5.0
 """How often a lane looks at what waits in it: for its age, and for what must be given up though nothing is tried."""
 
@@ -308,7 +310,7 @@ class Lane:
         """Others took what the limit had when this one's turn came: it goes on waiting for its turn."""
         if not job.attempts:
             job.began_at = None
-        self._again(chain, error.retry_after_seconds or 0.0)
+        self._again(chain, max(error.retry_after_seconds or 0.0, _SOONEST_AGAIN_SECONDS))
         return Outcome.POSTPONED
 
     def _ask_again(self, chain: Chain, job: Job, error: InProgress) -> Outcome:

@@ -53,6 +53,10 @@ class Rejected(WorkerError):
     """The destination will never take this event: it becomes a dead letter."""
 
 
+class Gone(Rejected):
+    """The destination says that it is gone for good: its lane ends, and what waits or comes becomes dead letters."""
+
+
 class Misconfigured(WorkerError):
     """The destination refuses the worker itself (401, 403, 404): keep the events, pause the lane, say so."""
 

@@ -13,10 +13,13 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
-from worker.errors import Rejected, Throttled, WorkerError
+from worker.errors import Gone, Rejected, Throttled, WorkerError
 
 _PATIENCE_SECONDS = 1.0
-"""Well below the two balance intervals that a lease keeps in hand (`lease`)."""
+"""Well below the two balance intervals (4 s unless set) that a lease keeps in hand (`lease`)."""
+_COMING_BACK_SECONDS = 0.05
+"""How long a batch waits for those that were just sent back to the lane: else, where a request takes longer than the
+patience, the first of them to return would go alone each time, and all others too late again."""
 
 _T = TypeVar("_T")
 
@@ -47,6 +50,8 @@ class Batcher(Generic[_T]):
         self._send = send
         self._name = name
         self._most = most
+        self._limit = most
+        """What a request holds for now: half of what was rejected, until something is accepted."""
         self._cut = cut
         self._clock = clock
         self._waiting: deque[_Waiting[_T]] = deque()
@@ -62,7 +67,7 @@ class Batcher(Generic[_T]):
 
         Raises Throttled when it was not sent because its turn came too late. Cancelled while it waits, it is not sent.
         """
-        done = asyncio.get_running_loop().create_future()
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(item, self._clock(), done))
         if self._sender is None:
             self._sender = asyncio.create_task(self._send_all(), name=self._name)
@@ -78,51 +83,67 @@ class Batcher(Generic[_T]):
             self._waiting.popleft().done.cancel()
 
     async def _send_all(self) -> None:
-        while self._waiting:
-            first = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
-            batch = self._fresh(first)
-            size = self._cut([each.item for each in batch]) if batch else 0
-            self._waiting.extendleft(reversed(batch[size:]))
-            if batch:
-                await self._send_batch(batch[:size])
-        self._sender = None
+        try:
+            while self._waiting:
+                if self._turn_away_the_late():
+                    await asyncio.sleep(_COMING_BACK_SECONDS)
+                elif batch := self._next_batch():
+                    await self._send_batch(batch)
+        finally:
+            if self._sender is asyncio.current_task():  # not closed, nor closed and begun anew
+                self._sender = None
+
+    def _turn_away_the_late(self) -> bool:
+        """Whether anybody had waited too long to be sent, and was told to ask again."""
+        now, found = self._clock(), False
+        while self._waiting and now - self._waiting[0].since > _PATIENCE_SECONDS:  # the oldest are in front
+            late = self._waiting.popleft()
+            if not late.done.done():
+                found = True
+                error = Throttled(f"{self._name}: its turn came too late; it is asked for again", retry_after_seconds=0)
+                late.done.set_exception(error)
+        return found
+
+    def _next_batch(self) -> list[_Waiting[_T]]:
+        """The first ones that are still wanted, as many as go together."""
+        first: list[_Waiting[_T]] = []
+        while self._waiting and len(first) < self._limit:
+            each = self._waiting.popleft()
+            if not each.done.done():
+                first.append(each)
+        size = max(1, self._cut([each.item for each in first])) if first else 0
+        self._waiting.extendleft(reversed(first[size:]))
+        return first[:size]
 
     async def _send_batch(self, batch: list[_Waiting[_T]]) -> None:
         try:
             await self._send([each.item for each in batch])
         except Rejected as error:
-            if len(batch) == 1:
+            if len(batch) == 1 or isinstance(error, Gone):  # which is not about what is in it
                 _tell(batch, error)
-                return
-            for half in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
-                if fresh := self._fresh(half):
-                    await self._send_batch(fresh)
+            else:
+                # In halves, and not at once: by now its turn may be over, and then it has to come back, to a batch that
+                # is smaller all the same.
+                self._limit = len(batch) // 2
+                self._waiting.extendleft(reversed(batch))
         except WorkerError as error:
             _tell(batch, error)
-        except BaseException as error:
-            # A bug, which must come out where the lane sees it; or the end, for those too who wait for this request.
-            _tell(batch, error)
+        except asyncio.CancelledError:
+            for each in batch:
+                each.done.cancel()
             raise
+        except Exception as error:  # noqa: BLE001 - a bug: it comes out in those who wait, where the lane sees it
+            _tell(batch, error)
         else:
+            self._limit = min(self._most, self._limit * 2)
             _tell(batch, None)
 
-    def _fresh(self, batch: list[_Waiting[_T]]) -> list[_Waiting[_T]]:
-        """Those that are still wanted, and not too old to be sent."""
-        now = self._clock()
-        old = [each for each in batch if now - each.since > _PATIENCE_SECONDS]
-        _tell(
-            old, Throttled(f"{self._name}: its turn came too late, it has to be asked for again", retry_after_seconds=0)
-        )
-        return [each for each in batch if not each.done.done()]
 
-
-def _tell(batch: list[_Waiting[_T]], error: BaseException | None) -> None:
+def _tell(batch: list[_Waiting[_T]], error: Exception | None) -> None:
     for each in batch:
         if each.done.done():
             continue  # cancelled meanwhile
         if error is None:
             each.done.set_result(None)
-        elif isinstance(error, asyncio.CancelledError):
-            each.done.cancel()
         else:
             each.done.set_exception(error)
