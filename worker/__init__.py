@@ -13,7 +13,8 @@ judge       late or not, a copy or not: duplicates (re-sent events recognised) a
 route       which sinks an event is for; filters and operators say what a filter means
 quiet       when a sink is told: at once, with others, or not now; groups: who is told together; digests: what of;
             outbox: sends digests; shelf: keeps what waits for one
-deliver     one lane per sink: attempts, retries, giving up; chains: whose turn it is; breaker: whether any may flow
+deliver     one lane per sink: attempts, retries, giving up; chains: whose turn it is; breaker: whether any may flow;
+            outcomes: how attempts end
 ledger      intent, act, outcome: for sinks that must not act twice and cannot tell
 sinks       the destinations; table: the built-in kinds; installed: and those that other distributions bring; identity:
             access tokens of the process, for those that log in with them

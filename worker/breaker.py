@@ -4,11 +4,14 @@ Two things stop the flow by themselves. The destination fails for several subjec
 probe at a time, with a growing pause, is all it gets. The destination refuses the worker (401, 403, 404) for several
 subjects in a row: then somebody has to change something, and a probe a minute is enough. One subject alone never stops
 the others: that may be the event's fault. (A *suspect* is a subject, or one attempt of a digest: `Job.suspect`.)
+
+One answer ends the flow: the destination says that it is gone for good. Nothing is tried any more by this process.
 """
 
 import asyncio
 import random
 from collections.abc import Hashable
+from contextlib import suppress
 from enum import StrEnum
 
 import structlog
@@ -37,6 +40,8 @@ class Flow(StrEnum):
     """The destination refuses the worker: a probe a minute."""
     HELD = "held"
     """Paused by configuration: nothing."""
+    GONE = "gone"
+    """The destination is gone for good: nothing is tried, and nothing waits."""
 
 
 class Breaker:
@@ -55,17 +60,24 @@ class Breaker:
         self._probe_due = False
         self._probe_timer: asyncio.TimerHandle | None = None
         self._woken = asyncio.Event()
+        self._gone = asyncio.Event()
         self._show()
 
     async def enter(self) -> bool:
-        """Waits until an attempt may begin; True when it is the probe, whose end must be told."""
-        while self.flow is not Flow.FREE:
+        """Waits until an attempt may begin, or none ever will; True when it is the probe, whose end must be told."""
+        while self.flow not in (Flow.FREE, Flow.GONE):
             if self._probe_due:
                 self._probe_due = False
                 return True
             self._woken.clear()
             await self._woken.wait()
         return False
+
+    async def pause(self, seconds: float) -> None:
+        """Sleeps, but no longer than until the destination is gone."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._gone.wait()
 
     def answered(self) -> None:
         """The destination accepted something, or gave a definite answer about an event: it works."""
@@ -109,6 +121,17 @@ class Breaker:
         elif self.flow is Flow.FREE and len(self._refused) >= _SUSPECTS:
             self._stop_flow(Flow.REFUSED, _REFUSED_PROBE_SECONDS, 0.0, str(error))
 
+    def gone(self, error: Exception) -> None:
+        """The destination says that it is gone for good."""
+        if self.flow is Flow.GONE:
+            return
+        _log.error("lane ended: the destination is gone", sink=self._sink, error=str(error))
+        self.flow = Flow.GONE
+        self._forget_probe()
+        self._gone.set()
+        self._woken.set()
+        self._show()
+
     def probe_was_nothing(self, *, at_once: bool) -> None:
         """The probe ended without a word about the destination: the next one may try, at once or after the pause."""
         if self.flow in (Flow.DOWN, Flow.REFUSED):
@@ -123,6 +146,8 @@ class Breaker:
         return self._pause_seconds * self._jitter.uniform(0.5, 1.0)
 
     def _stop_flow(self, flow: Flow, pause_seconds: float, wait_seconds: float, why: str = "") -> None:
+        if self.flow is Flow.GONE:  # told meanwhile to another attempt
+            return
         if self.flow is Flow.FREE:
             if flow is Flow.REFUSED:
                 _log.error("lane paused: the destination refuses this worker", sink=self._sink, error=why)
@@ -147,17 +172,21 @@ class Breaker:
     def _set_free(self) -> None:
         _log.info("lane resumed", sink=self._sink)
         self.flow = Flow.FREE
-        self._probe_due = False
         self._pause_seconds = 0.0
+        self._forget_probe()
+        self._woken.set()
+        self._show()
+
+    def _forget_probe(self) -> None:
+        self._probe_due = False
         if self._probe_timer is not None:
             self._probe_timer.cancel()
             self._probe_timer = None
-        self._woken.set()
-        self._show()
 
     def _show(self) -> None:
         self._metrics.lane_paused.labels(self._sink).set(self.flow in (Flow.REFUSED, Flow.HELD))
         self._metrics.lane_down.labels(self._sink).set(self.flow is Flow.DOWN)
+        self._metrics.lane_gone.labels(self._sink).set(self.flow is Flow.GONE)
 
 
 def _add(suspects: set[Hashable], suspect: Hashable) -> None:

@@ -186,6 +186,13 @@ class Chains:
         # A timer, not a sleeping worker: a subject that is being retried takes no place from the others.
         chain.timer = asyncio.get_running_loop().call_later(delay_seconds, self._due, chain)
 
+    def hurry(self) -> None:
+        """Whoever waits for a delay is ready now."""
+        for chain in self:
+            if chain.timer is not None:
+                chain.timer.cancel()
+                self._due(chain)
+
     def _due(self, chain: Chain) -> None:
         chain.timer = None
         self._ready.put_nowait(chain)

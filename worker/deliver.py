@@ -8,13 +8,13 @@ to another owner, who reads it again.
 
 import asyncio
 import random
-from enum import StrEnum
 
 import structlog
 
 from worker.breaker import Breaker, Flow
 from worker.chains import Chain, Chains, Job, Owner, Turn
 from worker.errors import (
+    Gone,
     InProgress,
     Misconfigured,
     OutcomeUnknown,
@@ -27,6 +27,7 @@ from worker.errors import (
 )
 from worker.ledger import Later, Ledger, Skipped
 from worker.metrics import Metrics
+from worker.outcomes import FAILURES, Outcome
 from worker.settings import SinkSettings
 from worker.sinks import LimitedSink, Sink
 
@@ -39,35 +40,6 @@ _SOONEST_AGAIN_SECONDS = 0.01
 """However soon a sink's own limit says: a lane that asks for ever must leave the loop to others."""
 _LOOK_SECONDS = 5.0
 """How often a lane looks at what waits in it: for its age, and for what must be given up though nothing is tried."""
-
-
-class Outcome(StrEnum):
-    """How an attempt ended; the label of worker_deliveries_total."""
-
-    ACCEPTED = "accepted"
-    KNOWN = "known"
-    """The ledger says that it was accepted before."""
-    UNAVAILABLE = "unavailable"
-    UNKNOWN = "unknown"
-    MISCONFIGURED = "misconfigured"
-    REJECTED = "rejected"
-    EXPIRED = "expired"
-    SKIPPED = "skipped"
-    """The ledger does not know whether it took effect, and the sink says skip."""
-    IN_PROGRESS = "in_progress"
-    """The destination has taken it, and is not done yet."""
-    POSTPONED = "postponed"
-    """The destination was not asked: the store is away, somebody else may be at this delivery, or the sink's own limit
-    is reached."""
-    ABORTED = "aborted"
-
-
-_FAILURES: dict[type[WorkerError], Outcome] = {
-    SinkUnavailable: Outcome.UNAVAILABLE,
-    PartlyAccepted: Outcome.UNAVAILABLE,
-    OutcomeUnknown: Outcome.UNKNOWN,
-    Misconfigured: Outcome.MISCONFIGURED,
-}
 
 
 class Lane:
@@ -103,6 +75,8 @@ class Lane:
         self._breaker = Breaker(self.name, held=settings.paused, jitter=self._jitter, metrics=metrics)
         self._next_start = 0.0
         self._last_error = ""
+        self._end = ""
+        """What a destination said that is gone."""
         self._warned_of_age = False
 
     def submit(self, job: Job) -> None:
@@ -145,22 +119,25 @@ class Lane:
         """Waits until an attempt may begin; True when it is a probe."""
         while True:
             probe = await self._breaker.enter()
+            if self._gone:
+                await asyncio.sleep(0)  # there may be thousands to give up, and others are to work between them
+                return False
             await self._keep_limit()
             await self._keep_pace()
-            if probe or self._breaker.flow is Flow.FREE:  # not closed while we kept pace
+            if probe or self._breaker.flow in (Flow.FREE, Flow.GONE):  # not closed while we kept pace
                 return probe
 
     async def _keep_limit(self) -> None:
         """Waits before an attempt rather than in it: it costs no intent, and those that wait keep their turns."""
         if self._limited is not None and (wait_seconds := self._limited.wait_seconds()):
-            await asyncio.sleep(wait_seconds)
+            await self._breaker.pause(wait_seconds)
 
     async def _keep_pace(self) -> None:
         if self._pace_seconds:
             now = asyncio.get_running_loop().time()
             start = max(now, self._next_start)
             self._next_start = start + self._pace_seconds
-            await asyncio.sleep(start - now)
+            await self._breaker.pause(start - now)
 
     # --- one attempt
 
@@ -170,11 +147,15 @@ class Lane:
         job = chain.jobs[0]
         chain.trying = True  # nobody else takes it away while its owner thinks
         turn = await self._turn_of(job)
-        if turn is Turn.ALONE and not await job.owner.may_start(job):
+        if turn is Turn.ALONE and not self._gone and not await job.owner.may_start(job):
             turn = Turn.WAIT
         chain.trying = False
         if job.owner.closed:
             self._chains.drop(chain)
+            return None
+        if self._gone and turn is not Turn.ASIDE:
+            self._give_up(job, f"not sent: {self._end}", reason="gone")
+            self._chains.advance(chain, self._goes_aside)
             return None
         match turn:
             case Turn.ALONE:
@@ -184,6 +165,11 @@ class Lane:
             case Turn.WAIT:
                 self._again(chain, _LEASE_AGAIN_SECONDS)
         return None
+
+    @property
+    def _gone(self) -> bool:
+        """Whether nothing is to be sent any more, nor to wait."""
+        return self._breaker.flow is Flow.GONE
 
     def _goes_aside(self, job: Job) -> bool:
         return not self._must_look_back(job) and job.owner.turn(job) is Turn.ASIDE
@@ -242,6 +228,8 @@ class Lane:
         async def act() -> None:
             if not job.owner.is_ours():  # the intent took its time, or the process was frozen meanwhile
                 raise Later("the partition is no longer surely ours")
+            if self._gone:
+                raise Later("the destination is gone")
             job.attempts += 1
             job.learn_served()  # by now the ledger has told
             try:
@@ -272,6 +260,11 @@ class Lane:
                 self._breaker.failed(job.suspect, error, probe=probe)
             case Misconfigured():
                 self._breaker.refused(job.suspect, error, probe=probe)
+            case Gone():
+                self._end = str(error)
+                self._breaker.gone(error)
+                self._chains.hurry()
+                return
             case _:
                 self._breaker.answered()
         self._say(error)
@@ -283,8 +276,8 @@ class Lane:
                 job.owner.accepted(job)
                 outcome = Outcome.ACCEPTED if acted else Outcome.KNOWN
             case Rejected():
-                job.owner.gave_up(job, "rejected", str(error))
-                outcome = Outcome.REJECTED
+                outcome = Outcome.GONE if isinstance(error, Gone) else Outcome.REJECTED
+                job.owner.gave_up(job, outcome.value, str(error))
             case Skipped():
                 job.owner.gave_up(job, "unknown_outcome", str(error))
                 outcome = Outcome.SKIPPED
@@ -331,7 +324,7 @@ class Lane:
         overdue = self._overdue(job, asyncio.get_running_loop().time() + delay)
         if not overdue and not self._spent(job):
             self._again(chain, delay)
-            return _FAILURES[type(error)]
+            return FAILURES[type(error)]
         self._give_up(job, f"{job.attempts} attempts; the last: {error}")
         chain.exhausted = overdue
         self._chains.advance(chain, self._goes_aside)
@@ -341,10 +334,10 @@ class Lane:
         if chain.owner.closed:
             self._chains.drop(chain)
         else:
-            self._chains.later(chain, delay_seconds)
+            self._chains.later(chain, 0.0 if self._gone else delay_seconds)
 
-    def _give_up(self, job: Job, detail: str) -> None:
-        job.owner.gave_up(job, "unknown_outcome" if job.memo.unknown else "retries_exhausted", detail)
+    def _give_up(self, job: Job, detail: str, *, reason: str = "retries_exhausted") -> None:
+        job.owner.gave_up(job, "unknown_outcome" if job.memo.unknown else reason, detail)
 
     def _overdue(self, job: Job, now: float) -> bool:
         return now - job.since > self._give_up_after_seconds

@@ -98,6 +98,11 @@ class Metrics:
         self.lane_down = self._gauge(
             "lane_down", "1 while a lane's breaker is open: the destination is down and is only probed.", "sink"
         )
+        self.lane_gone = self._gauge(
+            "lane_gone",
+            "1 when the destination has said that it is gone for good: nothing is sent, all becomes dead letters.",
+            "sink",
+        )
         self.lane_oldest_seconds = self._gauge(
             "lane_oldest_seconds",
             "Age of the oldest delivery in a lane, since its first attempt or since it came; 0 when there is none.",

@@ -15,7 +15,7 @@ from tests.lanes import FakeOwner, LaneScene, ScriptedSink, id_of, job_of
 from tests.pipeline.stage import Stage, blob_event, message
 from tests.virtual_time import run, settle_down
 from worker.chains import Chain, Job
-from worker.errors import Misconfigured, OutcomeUnknown, Rejected, SinkUnavailable
+from worker.errors import Gone, Misconfigured, OutcomeUnknown, Rejected, SinkUnavailable
 
 MINUTE = 60.0
 HOUR = 60 * MINUTE
@@ -363,6 +363,7 @@ ERRORS = {
     "unknown": lambda: OutcomeUnknown("timeout"),
     "rejected": lambda: Rejected("400"),
     "misconfigured": lambda: Misconfigured("401"),
+    "gone": lambda: Gone("410"),
 }
 OWNERS = st.integers(0, 2)
 ACTIONS = st.one_of(
