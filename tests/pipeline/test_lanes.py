@@ -363,7 +363,6 @@ ERRORS = {
     "unknown": lambda: OutcomeUnknown("timeout"),
     "rejected": lambda: Rejected("400"),
     "misconfigured": lambda: Misconfigured("401"),
-    "gone": lambda: Gone("410"),
 }
 OWNERS = st.integers(0, 2)
 ACTIONS = st.one_of(
@@ -372,16 +371,21 @@ ACTIONS = st.one_of(
     st.tuples(st.sampled_from(["close", "abort", "shed"]), OWNERS, st.just(0)),
 )
 ENDS = st.tuples(st.sampled_from([0.0, 0.1, 3.0]), st.sampled_from([*ERRORS, "accepted", "accepted"]))
+GONE = st.tuples(st.integers(0, 40), st.sampled_from([0.0, 3.0]))
+"""After how many attempts the destination is gone for good, and how long it takes to say so."""
 
 
 class _WatchedSink(ScriptedSink):
-    """Sees that a subject of an owner is never tried twice at one time, and nothing of an owner that was closed."""
+    """Sees that a subject of an owner is never tried twice at one time, and nothing of an owner that was closed or to
+    a destination that is gone."""
 
     def __init__(self, script: list[tuple[float, Exception | None]], owner_of: dict[int, FakeOwner]) -> None:
         super().__init__(script)
         self._owner_of = owner_of
+        self._gone = False
 
     async def deliver(self, delivery) -> None:
+        assert not self._gone, "an attempt started though the destination had said that it is gone"
         owner = self._owner_of[id(delivery)]
         assert not owner.closed, "an attempt of a closed owner started"
         same = [
@@ -390,7 +394,11 @@ class _WatchedSink(ScriptedSink):
             if self._owner_of[id(each)] is owner and each.released.placed.event.subject == _subject(delivery)
         ]
         assert not same, "two attempts of one subject at one time"
-        await super().deliver(delivery)
+        try:
+            await super().deliver(delivery)
+        except Gone:
+            self._gone = True
+            raise
 
 
 def _subject(delivery) -> str | None:
@@ -436,20 +444,32 @@ class History:
             assert job.attempts == self.sink.ids.count(id_of(job.delivery))
 
 
+async def _play(history: History, actions: list[tuple[str, float, int]]) -> None:
+    async with history.stage.running() as stage:
+        for kind, which, subject in actions:
+            if kind == "wait":
+                await asyncio.sleep(which)
+            else:
+                getattr(history, kind)(history.owners[int(which)], subject)
+        await asyncio.sleep(HOUR)
+        assert stage.count("worker_lane_queued_events") == 0
+    for owner in history.owners:
+        history.check(owner)
+
+
 @settings(deadline=None, max_examples=150)
 @given(st.lists(ACTIONS, max_size=60), st.lists(ENDS, max_size=80), st.integers(1, 6), st.sampled_from([None, 1, 4]))
 def test_in_any_history_a_subject_keeps_its_order_and_each_delivery_ends_once(actions, ends, concurrency, most):
+    run(_play(History(ends, concurrency=concurrency, retry={"max_attempts": most}), actions))
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(ACTIONS, max_size=60), st.lists(ENDS, min_size=40, max_size=80), st.integers(1, 6), GONE)
+def test_so_it_is_when_the_destination_goes_for_good(actions, ends, concurrency, gone):
     async def scene():
-        history = History(ends, concurrency=concurrency, retry={"max_attempts": most})
-        async with history.stage.running() as stage:
-            for kind, which, subject in actions:
-                if kind == "wait":
-                    await asyncio.sleep(which)
-                else:
-                    getattr(history, kind)(history.owners[which], subject)
-            await asyncio.sleep(HOUR)
-            assert stage.count("worker_lane_queued_events") == 0
-        for owner in history.owners:
-            history.check(owner)
+        after, seconds = gone
+        history = History(ends, concurrency=concurrency)
+        history.sink._script.insert(after, (seconds, Gone("410")))
+        await _play(history, actions)
 
     run(scene())
