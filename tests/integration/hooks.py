@@ -15,7 +15,8 @@ from aiohttp.test_utils import TestServer
 
 from tests.deliveries import delivery_of
 from worker.errors import Misconfigured, OutcomeUnknown, Rejected, SinkUnavailable
-from worker.sinks.webhook import WebhookSettings, WebhookSink
+from worker.sinks.webhook import WebhookSink
+from worker.sinks.webhook_settings import WebhookSettings
 
 NOW = 1_700_000_000.75
 SECRET_PATH = "/hidden-path-4711/in?code=hidden%2Bcode%3D%3D&n=1"

@@ -10,7 +10,7 @@ from aiohttp import web
 from tests.deliveries import delivery_of
 from tests.integration.hooks import NOW, SECRET_PATH, hook, refusal, sink_to
 from tests.support import eventually, free_port
-from worker.errors import Misconfigured, OutcomeUnknown, Rejected, SinkUnavailable
+from worker.errors import Gone, Misconfigured, OutcomeUnknown, Rejected, SinkUnavailable
 
 __all__ = ["hook", "sink_to"]  # fixtures
 
@@ -28,7 +28,8 @@ async def test_any_2xx_is_accepted(hook, sink_to, status):
     [
         *((status, SinkUnavailable) for status in (408, 425, 429, 500, 501, 502, 503, 504, 599)),
         *((status, Misconfigured) for status in (401, 403, 404)),
-        *((status, Rejected) for status in (300, 301, 302, 303, 304, 307, 308, 400, 402, 405, 409, 410, 413, 415, 422)),
+        *((status, Rejected) for status in (300, 301, 302, 303, 304, 307, 308, 400, 402, 405, 409, 413, 415, 422)),
+        (410, Gone),
     ],
 )
 async def test_every_other_status_has_its_class_and_is_tried_once(hook, sink_to, status, outcome):

@@ -12,7 +12,7 @@ from worker.loading import load, load_routes
 from worker.mistakes import Mistakes
 from worker.route import Late
 from worker.sinks.file import FileSettings
-from worker.sinks.webhook import WebhookSettings
+from worker.sinks.webhook_settings import WebhookSettings
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
-from worker.sinks.webhook import WebhookSettings
+from worker.sinks.webhook_settings import WebhookSettings
 
 GOOD = {"name": "out", "kind": "webhook", "url": "https://hooks.example.org/in"}
 

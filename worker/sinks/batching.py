@@ -15,7 +15,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from worker.errors import Gone, Rejected, Throttled, WorkerError
 
-_PATIENCE_SECONDS = 1.0
+PATIENCE_SECONDS = 1.0
 """Well below the two balance intervals (4 s unless set) that a lease keeps in hand (`lease`)."""
 _COMING_BACK_SECONDS = 0.05
 """How long a batch waits for those that were just sent back to the lane: else, where a request takes longer than the
@@ -96,7 +96,7 @@ class Batcher(Generic[_T]):
     def _turn_away_the_late(self) -> bool:
         """Whether anybody had waited too long to be sent, and was told to ask again."""
         now, found = self._clock(), False
-        while self._waiting and now - self._waiting[0].since > _PATIENCE_SECONDS:  # the oldest are in front
+        while self._waiting and now - self._waiting[0].since > PATIENCE_SECONDS:  # the oldest are in front
             late = self._waiting.popleft()
             if not late.done.done():
                 found = True

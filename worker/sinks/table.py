@@ -22,7 +22,8 @@ from worker.sinks.file import FileSettings, FileSink
 from worker.sinks.github import GitHubSettings, GitHubSink
 from worker.sinks.log import LogSettings, LogSink
 from worker.sinks.teams import TeamsSettings, TeamsSink
-from worker.sinks.webhook import WebhookSettings, WebhookSink
+from worker.sinks.webhook import WebhookSink
+from worker.sinks.webhook_settings import WebhookSettings
 
 
 @dataclass(frozen=True, slots=True)
