@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from structlog.testing import capture_logs
 
 from tests.contract.rigs import HIDDEN_TEXTS, RETRY_AFTER_SECONDS, SECRETS, AnsweringRig, Identity, Mood, Rig
-from tests.contract.rigs.table import RIGS, Place
+from tests.contract.rigs.table import RIGS, VARIANTS, Place
 from tests.deliveries import ELEMENT, delivery_of
 from tests.tokens import HIDDEN_TOKEN
 from worker.errors import Misconfigured, OutcomeUnknown, Rejected, SinkUnavailable, WorkerError
@@ -37,16 +37,19 @@ def place(request, tmp_path, monkeypatch, logged) -> Place:
     return Place(tmp_path, monkeypatch, logged, lambda: request.getfixturevalue("azurite"))
 
 
-@pytest.fixture(params=sorted(KINDS))
+ALL = {**RIGS, **VARIANTS}
+
+
+@pytest.fixture(params=sorted(ALL))
 async def rig(request, place) -> AsyncIterator[Rig]:
-    async with RIGS[request.param](place) as rig:
+    async with ALL[request.param](place) as rig:
         yield rig
 
 
-@pytest.fixture(params=sorted(KINDS.keys() - {"file", "log"}))
+@pytest.fixture(params=sorted(ALL.keys() - {"file", "log"}))
 async def answering(request, place) -> AsyncIterator[AnsweringRig]:
     """A destination that can say no."""
-    async with RIGS[request.param](place) as rig:
+    async with ALL[request.param](place) as rig:
         yield rig
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import orjson
-from aiohttp import web
 
 from tests.acs_service import AcsService, Fault
 from tests.api_service import ApiService, Scripted
@@ -167,8 +166,14 @@ class AcsEmailRig:
         return [{"id": each["X-Event-Id"], "key": each["X-Idempotency-Key"]} for each in headers]
 
     def next_time(self, mood: Mood) -> None:
-        lost = mood is Mood.LOSES_THE_ANSWER
-        self._service.faults.append(Fault(after="drop") if lost else Fault(STATUS[mood], echo(), headers_of(mood)))
+        self.answer_next(scripted(mood))
+
+    def answer_next(self, answer: Scripted) -> None:
+        """The next request that sends something is answered so."""
+        ends = "drop" if answer.drops else "stall" if answer.stalls else "error" if answer.takes_effect else ""
+        place = "after" if answer.takes_effect else "before"
+        fault = Fault(answer.status, answer.text, answer.headers)
+        self._service.faults.append(Fault(**{place: ends}) if ends else fault)
 
     def well_again(self) -> None:
         """It is."""
@@ -195,50 +200,23 @@ class TeamsRig:
         ]
 
     def next_time(self, mood: Mood) -> None:
-        lost = mood is Mood.LOSES_THE_ANSWER
+        self.answer_next(scripted(mood))
+
+    def answer_next(self, answer: Scripted) -> None:
+        """The next request is answered so."""
         self._workflow.script.append(
-            Answer(drops=True, posts=True) if lost else Answer(STATUS[mood], echo(), headers_of(mood))
+            Answer(
+                answer.status or 202,
+                answer.text,
+                answer.headers,
+                posts=answer.takes_effect,
+                drops=answer.drops,
+                stalls=answer.stalls,
+            )
         )
 
     def well_again(self) -> None:
         """It is."""
-
-
-class WebhookRig:
-    kind = "webhook"
-    says_when = True
-    lost = OutcomeUnknown
-
-    def __init__(self) -> None:
-        self._arrived: list[dict[str, Any]] = []
-        self._moods: list[Mood] = []
-
-    async def handle(self, request: web.Request) -> web.Response:
-        body = orjson.loads(await request.read())
-        mood = self._moods.pop() if self._moods else None
-        if mood in STATUS:
-            return web.Response(status=STATUS[mood], text=echo(), headers=headers_of(mood))
-        self._arrived.append({"id": body["id"], "key": request.headers["webhook-id"]})
-        if mood is Mood.LOSES_THE_ANSWER and request.transport is not None:
-            request.transport.abort()
-        return web.Response(status=202)
-
-    def next_time(self, mood: Mood) -> None:
-        self._moods.append(mood)
-
-    def well_again(self) -> None:
-        """It is."""
-
-    def settings(self) -> dict[str, Any]:
-        return {
-            "url_env": "CONTRACT_URL",
-            "secret_env": "CONTRACT_SECRET",
-            "headers_env": {"Authorization": "CONTRACT_AUTH"},
-            "on_unknown": "resend",
-        }
-
-    def arrived(self) -> list[dict[str, Any]]:
-        return self._arrived
 
 
 class ApiRig:
@@ -252,10 +230,7 @@ class ApiRig:
         self.service = service
 
     def next_time(self, mood: Mood) -> None:
-        if mood is Mood.LOSES_THE_ANSWER:
-            self.answer_next(Scripted(takes_effect=True, drops=True))
-        else:
-            self.answer_next(Scripted(STATUS[mood], echo(), headers_of(mood), echoes=True))
+        self.answer_next(scripted(mood))
 
     def answer_next(self, answer: Scripted) -> None:
         """The next request that changes something is answered so."""
@@ -267,3 +242,9 @@ class ApiRig:
 
 def headers_of(mood: Mood) -> dict[str, str]:
     return {"Retry-After": f"{RETRY_AFTER_SECONDS:g}"} if mood is Mood.BUSY else {}
+
+
+def scripted(mood: Mood) -> Scripted:
+    if mood is Mood.LOSES_THE_ANSWER:
+        return Scripted(takes_effect=True, drops=True)
+    return Scripted(STATUS[mood], echo(), headers_of(mood), echoes=True)

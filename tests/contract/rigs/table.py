@@ -3,21 +3,22 @@
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import pytest
-from aiohttp import web
-from aiohttp.test_utils import TestServer
 
 from tests.acs_service import acs_service
-from tests.contract.rigs import ACS_KEY, SECRETS, AcsEmailRig, EmailRig, FileRig, LogRig, Rig, TeamsRig, WebhookRig
+from tests.contract.rigs import ACS_KEY, SECRETS, AcsEmailRig, EmailRig, FileRig, LogRig, Rig, TeamsRig
 from tests.contract.rigs.azuredevops import azuredevops
 from tests.contract.rigs.azureml import azureml_batch, azureml_job
 from tests.contract.rigs.datafactory import datafactory
 from tests.contract.rigs.github import github
+from tests.contract.rigs.webhook import WebhookRig
 from tests.mailbox import Mailbox, mail_server
+from tests.webhook_receiver import Receiver, served
 from tests.workflows_service import Workflow, workflow_service
 
 
@@ -66,15 +67,12 @@ async def teams(place: Place) -> AsyncIterator[TeamsRig]:
 
 
 @asynccontextmanager
-async def webhook(place: Place) -> AsyncIterator[WebhookRig]:
-    rig = WebhookRig()
-    app = web.Application()
-    app.router.add_post("/{path}", rig.handle)
-    async with TestServer(app, host="127.0.0.1") as server:
-        secrets = SECRETS | {"CONTRACT_URL": str(server.make_url(f"/{SECRETS['CONTRACT_URL']}"))}
-        for name, value in secrets.items():
+async def webhook(place: Place, mode: str = "structured") -> AsyncIterator[WebhookRig]:
+    receiver = Receiver(SECRETS["CONTRACT_SECRET"])
+    async with served(receiver, f"/{SECRETS['CONTRACT_URL']}"):
+        for name, value in (SECRETS | {"CONTRACT_URL": receiver.url}).items():
             place.monkeypatch.setenv(name, value)
-        yield rig
+        yield WebhookRig(receiver, mode=mode)
 
 
 RIGS: Mapping[str, Callable[[Place], AbstractAsyncContextManager[Rig]]] = MappingProxyType(
@@ -92,3 +90,11 @@ RIGS: Mapping[str, Callable[[Place], AbstractAsyncContextManager[Rig]]] = Mappin
         "webhook": webhook,
     }
 )
+
+VARIANTS: Mapping[str, Callable[[Place], AbstractAsyncContextManager[Rig]]] = MappingProxyType(
+    {
+        "webhook, batched": partial(webhook, mode="batched"),
+        "webhook, binary": partial(webhook, mode="binary"),
+    }
+)
+"""Kinds that work in another way when they are set so: held to the same suite."""
