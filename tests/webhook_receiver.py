@@ -55,6 +55,8 @@ class Receiver:
         """The ids of the events that came together."""
         self.script: list[Scripted] = []
         """For the next POSTs, in this order."""
+        self.judge: Callable[[list[Taken]], int | None] = lambda _: None
+        """The status with which it refuses what else is in order."""
         self.consent: dict[str, str] | None = None
         """The headers of its answer to OPTIONS; None: it does not know the method."""
         self.needs_origin: str | None = None
@@ -83,6 +85,8 @@ class Receiver:
             self.refusals.append(str(refused))
             return web.Response(status=refused.status, text=str(refused))
         await self.before()
+        if status := self.judge(taken):
+            one = Scripted(status)
         if one.takes_effect:
             self.taken += taken
             self.batches.append([each.event["id"] for each in taken])

@@ -2,8 +2,6 @@
 
 import asyncio
 import base64
-import hashlib
-import hmac
 
 import orjson
 import pytest
@@ -11,6 +9,7 @@ from aiohttp import web
 
 from tests.deliveries import ELEMENT, delivery_of
 from tests.integration.hooks import NOW, SECRET_PATH, Names, hook, refusal, sink_to
+from tests.standard_webhooks import verify
 from tests.support import eventually, free_port
 from worker.errors import Misconfigured
 from worker.sinks.cloudevents import structured
@@ -33,36 +32,42 @@ async def test_the_request_is_the_cloud_event_with_its_key(hook, sink_to):
     assert "webhook-signature" not in request.headers
 
 
-def verified(secret: bytes, message_id: str, timestamp: str, body: bytes, signature: str) -> bool:
-    """As a receiver does it, from the text of the Standard Webhooks specification."""
-    version, _, encoded = signature.partition(",")
-    content = b".".join([message_id.encode(), timestamp.encode(), body])
-    return version == "v1" and hmac.new(secret, content, hashlib.sha256).digest() == base64.b64decode(encoded)
-
-
-def test_the_receivers_check_accepts_the_published_example():
-    assert verified(
-        base64.b64decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
-        "msg_p5jXN8AQM9LWM0D4loKWxJek",
-        "1614265330",
-        b'{"test": 2432232314}',
-        "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
-    )
-
-
-@pytest.mark.parametrize(
-    ("secret", "key"),
-    [("whsec_" + base64.b64encode(b"k" * 24).decode(), b"k" * 24), ("a plain secret", b"a plain secret")],
-)
-async def test_a_signed_request_verifies(hook, sink_to, monkeypatch, secret, key):
+@pytest.mark.parametrize("secret", ["whsec_" + base64.b64encode(b"k" * 24).decode(), "a plain secret"])
+async def test_a_signed_request_verifies(hook, sink_to, monkeypatch, secret):
     monkeypatch.setenv("OUT_SECRET", secret)
     await (await sink_to(hook.base, secret_env="OUT_SECRET")).deliver(delivery_of())
 
     [request] = hook.received
-    message_id, timestamp = request.headers["webhook-id"], request.headers["webhook-timestamp"]
-    assert timestamp == str(int(NOW))
-    assert verified(key, message_id, timestamp, request.body, request.headers["webhook-signature"])
-    assert not verified(key, message_id, timestamp, request.body + b" ", request.headers["webhook-signature"])
+    assert request.headers["webhook-timestamp"] == str(int(NOW))
+    assert verify(secret, request.headers, request.body, now=NOW)
+    assert not verify(secret, request.headers, request.body + b" ", now=NOW)
+
+
+async def test_while_a_secret_is_replaced_receivers_of_either_take_the_request(hook, sink_to, tmp_path):
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.write_text("hidden-old\n")
+    new.write_text("hidden-new\n")
+    sink = await sink_to(hook.base, secret_file=new, previous_secret_file=old)
+    await sink.deliver(delivery_of())
+    hook.says(400, "hidden-old hidden-new")
+    await refusal(sink)
+
+    request = hook.received[0]
+    for secret in ("hidden-old", "hidden-new"):
+        assert verify(secret, request.headers, request.body, now=NOW)
+
+
+async def test_the_key_of_a_function_is_sent_as_its_header_and_read_each_time(hook, sink_to, tmp_path):
+    key = tmp_path / "key"
+    key.write_text("hidden-one\n")
+    sink = await sink_to(hook.base, functions_key_file=key)
+    await sink.deliver(delivery_of())
+    key.write_text("hidden-two\n")
+    await sink.deliver(delivery_of())
+    hook.says(401, "not with hidden-two")
+    await refusal(sink)
+
+    assert [request.headers["x-functions-key"] for request in hook.received[:2]] == ["hidden-one", "hidden-two"]
 
 
 async def test_a_secret_url_and_header_arrive_exactly_as_they_are(hook, sink_to, monkeypatch):

@@ -41,6 +41,16 @@ async def test_every_other_status_has_its_class_and_is_tried_once(hook, sink_to,
     assert [request.path for request in hook.received] == [SECRET_PATH]
 
 
+@pytest.mark.parametrize("on_unknown", [None, "skip"])
+async def test_a_status_that_means_accepted_to_this_receiver_is_accepted(hook, sink_to, on_unknown):
+    hook.says(409, "An instance with this ID exists.")
+    sink = await sink_to(hook.base, accepts=[409], on_unknown=on_unknown)
+    await sink.deliver(delivery_of())
+    hook.says(422)
+
+    assert type(await refusal(sink)) is Rejected
+
+
 @pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize(
     ("header", "seconds"),

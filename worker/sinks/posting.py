@@ -90,6 +90,7 @@ class Poster:
             connector=aiohttp.TCPConnector(limit=self._concurrency, resolver=resolver),
             timeout=aiohttp.ClientTimeout(total=self._timeout_seconds, connect=self._connect_seconds),
             headers={"User-Agent": "event-grid-worker", "Accept-Encoding": "identity"},
+            skip_auto_headers=["Content-Type"],  # of nothing the client would say that it is application/octet-stream
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,  # a few bytes on the wire must not become many in memory
             trust_env=False,

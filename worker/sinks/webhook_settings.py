@@ -172,7 +172,11 @@ class WebhookSettings(SinkSettings):
     @field_validator("handshake", mode="before")
     @classmethod
     def _on_or_off(cls, value: Any) -> Any:
-        return {} if value is True else None if value is False else value
+        if value is None or isinstance(value, bool):
+            return {} if value else None
+        if not isinstance(value, dict | HandshakeSettings):
+            raise ValueError("is neither on nor off; write true, or {origin: NAME}")  # noqa: TRY004 - for pydantic
+        return value
 
     @model_validator(mode="after")
     def _one_of_each(self) -> Self:
