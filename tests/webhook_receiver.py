@@ -95,7 +95,8 @@ class Receiver:
             await asyncio.Event().wait()
         if one.drops and request.transport is not None:
             request.transport.abort()
-        return web.Response(status=one.status or 202, text=one.text or None, headers=one.headers)
+        text = f"{headers.get('authorization')} {one.text}" if one.echoes else one.text
+        return web.Response(status=one.status or 202, text=text or None, headers=one.headers)
 
     def _read(self, headers: dict[str, str], body: bytes) -> list[Taken]:
         if self.secret is not None and not verify(self.secret, headers, body, now=time.time()):

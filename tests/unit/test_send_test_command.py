@@ -20,7 +20,7 @@ from worker.samples import NAME, Sample, sample_delivery
 FICKLE = """
     import asyncio
     from typing import Literal
-    from worker.errors import Misconfigured, OutcomeUnknown, Rejected, SinkUnavailable
+    from worker.errors import Gone, Misconfigured, OutcomeUnknown, Rejected, SinkUnavailable
     from worker.settings import FilePath, Secret, SinkSettings
     from worker.sinks.answers import note_answer
     from worker.sinks.table import SinkKind
@@ -54,6 +54,7 @@ FICKLE = """
             match self._settings.ends:
                 case "unavailable": raise SinkUnavailable(said, retry_after_seconds=7)
                 case "rejected": raise Rejected(said)
+                case "gone": raise Gone(said)
                 case "misconfigured": raise Misconfigured(said)
                 case "unknown": raise OutcomeUnknown(said)
                 case "never": await asyncio.Event().wait()
@@ -123,6 +124,7 @@ def test_what_was_accepted_is_said_with_what_was_sent_and_answered(send_test):
     [
         ("unavailable", "try again", "A worker would try again"),
         ("rejected", "rejected", "dead letter"),
+        ("gone", "gone", "nothing more there"),
         ("misconfigured", "misconfigured", "Repair the address, the secret or the right"),
         ("unknown", "outcome unknown", "A worker would go by on_unknown: resend."),
     ],

@@ -41,6 +41,7 @@ def folder(tmp_path: Path) -> Path:
 def test_the_examples_in_comments_are_accepted_by_worker_check(folder: Path, monkeypatch, capsys):
     text, names = with_examples((folder / "routes.yaml").read_text())
     assert names == [
+        "telemetry",
         "oncall-mail",
         "cloud-mail",
         "ml-channel",
@@ -52,6 +53,7 @@ def test_the_examples_in_comments_are_accepted_by_worker_check(folder: Path, mon
     ]
     for secret, value in (
         ("mail", "made-up"),
+        ("function", "made-up"),
         ("github", "made-up"),
         ("azure-devops", "made-up"),
         ("communication-services", "endpoint=https://n.example.org/;accesskey=a2V5"),
@@ -66,6 +68,7 @@ def test_the_examples_in_comments_are_accepted_by_worker_check(folder: Path, mon
     out, err = capsys.readouterr()
     assert (stopped.value.code or 0, err) == (0, "")
     for kind in (
+        "telemetry (webhook)",
         "oncall-mail (email)",
         "cloud-mail (acs_email)",
         "ml-channel (teams)",

@@ -195,13 +195,14 @@ def _say(name: str, value: str) -> None:
 
 
 def _word(outcome: "Outcome | None") -> str:
-    from worker.errors import Misconfigured, OutcomeUnknown, PartlyAccepted, Rejected, SinkUnavailable
+    from worker.errors import Gone, Misconfigured, OutcomeUnknown, PartlyAccepted, Rejected, SinkUnavailable
 
     if outcome is None:
         return "not_sent"
     words = {
         PartlyAccepted: "partly_accepted",  # before the one it is a kind of
         SinkUnavailable: "try_again",
+        Gone: "gone",  # as well
         Rejected: "rejected",
         Misconfigured: "misconfigured",
         OutcomeUnknown: "outcome_unknown",
@@ -223,6 +224,8 @@ _NEXT = {
     "partly_accepted": "Some have it. A worker would try again for the others only; this command would send to all.",
     "rejected": "A worker would keep the event as a dead letter. See what the destination asks of a message, and "
     "change the sink's settings or the event.",
+    "gone": "It says that it is retired. A worker would send nothing more there, and keep what comes as dead letters. "
+    "Give the sink another URL, or take it out of the routes.",
     "misconfigured": "It refuses the worker itself. Repair the address, the secret or the right, and try again. For "
     "three subjects in a row a worker would pause the sink and keep its events.",
     "outcome_unknown": "It may have arrived, or not: look there before you try again. A worker would go by "
