@@ -59,7 +59,7 @@ def test_attempts_under_way_end_as_they_do_and_none_of_them_brings_the_lane_back
             (2.0, None),
             (3.0, SinkUnavailable("503", retry_after_seconds=600)),
             (4.0, Misconfigured("401")),
-            (5.0, GONE),
+            (2.5, GONE),
             (6.0, OutcomeUnknown("lost")),
         ]
         sink, owner = ScriptedSink(script), FakeOwner()
@@ -125,6 +125,26 @@ def test_a_probe_may_be_told_so_too(error):
             assert len(sink.started) == asked + 1
             assert (len(owner.letters), reasons(owner)) == (30, {"gone"})
             assert stage.count("worker_lane_down") + stage.count("worker_lane_paused") == 0
+
+    run(scene())
+
+
+def test_a_probe_that_ends_after_it_was_told_does_not_bring_the_lane_back():
+    async def scene():
+        sink, owner = ScriptedSink([(10.0, GONE)], fail=lambda: SinkUnavailable("503")), FakeOwner()
+        async with LaneScene(sink, concurrency=8).running() as stage:
+            for number in range(30):
+                stage.lane.submit(job_of(owner, f"s{number}", f"e{number}"))
+            await settle_down()
+            assert stage.count("worker_lane_down") == 1
+            sink.seconds = 4.0
+            await asyncio.sleep(9.9)
+            assert len(sink.under_way) == 2  # the first attempt, and a probe
+            asked = len(sink.started)
+            await asyncio.sleep(600)
+            assert len(sink.started) == asked
+            assert (len(owner.letters), reasons(owner)) == (30, {"gone"})
+            assert (stage.count("worker_lane_gone"), stage.count("worker_lane_down")) == (1, 0)
 
     run(scene())
 

@@ -285,6 +285,58 @@ def test_a_lane_whose_sink_says_that_it_is_at_once_their_turn_again_does_not_spi
     run(scene())
 
 
+# --- any history
+
+
+ACTIONS = st.one_of(
+    st.just(("put", 0.0)),
+    st.tuples(st.just("wait"), st.sampled_from([0.0, 0.3, 1.2])),
+    st.tuples(st.sampled_from(["cancel", "close"]), st.floats(0, 0.999)),
+)
+ENDS: dict[str, Exception | None] = {
+    "accepted": None,
+    "rejected": Rejected("400"),
+    "unavailable": SinkUnavailable("503"),
+    "gone": Gone("410"),
+    "a bug": KeyError("a bug"),
+}
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    st.lists(ACTIONS, max_size=60),
+    st.lists(st.sampled_from(sorted(ENDS)), max_size=20),
+    st.integers(1, 5),
+    st.sampled_from([0.0, 0.4, 1.5]),
+)
+def test_in_any_history_nobody_waits_for_ever_and_who_was_accepted_was_sent_once(actions, answers, most, seconds):
+    async def scene():
+        answers_left = list(answers)
+        destination = Destination(lambda _: ENDS[answers_left.pop()] if answers_left else None, seconds=seconds)
+        batches = batcher(destination, most=most)
+        tasks: list[asyncio.Task[None]] = []
+        for kind, value in actions:
+            match kind:
+                case "put":
+                    tasks += begin(batches, str(len(tasks)))
+                case "wait":
+                    await asyncio.sleep(value)
+                case "cancel" if tasks:
+                    tasks[int(value * len(tasks))].cancel()
+                case "close":
+                    await batches.aclose()
+        results = await ends(tasks)  # in virtual time, what would hang is an error
+        await asyncio.sleep(5)  # what was cancelled on the wire is there still
+        assert batches.idle
+        told = [str(number) for number, result in enumerate(results) if result is None]
+        assert len(destination.accepted) == len(set(destination.accepted))
+        assert set(told) <= set(destination.accepted)
+        cancelled = {str(number) for number, task in enumerate(tasks) if task.cancelled()}
+        assert set(destination.accepted) <= {*told, *cancelled}
+
+    run(scene())
+
+
 # --- the end
 
 
