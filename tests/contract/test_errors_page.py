@@ -55,9 +55,7 @@ def _status(status: int, documented: str, when_known: str | None = None, **heade
 SITUATIONS = (
     Situation("nobody listens", None, AGAIN),
     Situation("the connection is lost, the request had no effect", Scripted(drops=True), UNKNOWN, AGAIN),
-    Situation(
-        "the answer is lost, the request had its effect", Scripted(takes_effect=True, drops=True), UNKNOWN, AGAIN
-    ),
+    Situation("the answer is lost, the request had its effect", Scripted(takes_effect=True, drops=True), UNKNOWN, AGAIN),
     Situation("no answer in time", Scripted(stalls=True), UNKNOWN, AGAIN),
     *(_status(status, LETTER, Location="/elsewhere") for status in (301, 302, 303, 307, 308)),
     _status(400, LETTER),

@@ -192,11 +192,12 @@ async def test_a_lane_fills_batches_and_keeps_each_subject_in_order(receiver, si
     assert max(map(len, receiver.batches)) == 20
 
 
-async def test_a_lane_whose_receiver_is_gone_ends(receiver, sink_to):
-    sink = await sink_to("batched")
+@pytest.mark.parametrize("mode", ["structured", "binary", "batched"])
+async def test_a_lane_whose_receiver_is_gone_ends(receiver, sink_to, mode):
+    sink = await sink_to(mode)
     owner = FakeOwner()
     receiver.script = [Scripted(410)] * 5
-    async with LaneScene(sink).running() as stage:
+    async with LaneScene(sink, concurrency=2).running() as stage:
         for number in range(50):
             stage.lane.submit(job_of(owner, f"s{number}", f"e{number}"))
         await eventually(lambda: owner.ended == 50)
@@ -234,11 +235,14 @@ async def test_the_receiver_of_these_tests_refuses_what_a_strict_one_refuses(rec
 # --- processes that die
 
 
-@pytest.mark.parametrize("mode", ["structured", "binary"])
+@pytest.mark.parametrize(
+    "given", [{}, {"mode": "binary"}, {"handshake": True}], ids=["structured", "binary", "handshake"]
+)
 @pytest.mark.parametrize("on_unknown", ["resend", "skip"])
-async def test_a_process_that_dies_at_any_step_keeps_what_on_unknown_promises(receiver, monkeypatch, mode, on_unknown):
+async def test_a_process_that_dies_at_any_step_keeps_what_on_unknown_promises(receiver, monkeypatch, given, on_unknown):
     monkeypatch.setenv("OUT_SECRET", SECRET)
-    settings = settings_of(receiver, mode=mode, on_unknown=on_unknown)
+    receiver.consent = {"WebHook-Allowed-Origin": "*"}
+    settings = settings_of(receiver, on_unknown=on_unknown, **given)
 
     def begin() -> None:
         receiver.taken.clear()
