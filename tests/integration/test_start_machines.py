@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
@@ -13,9 +13,13 @@ from tests.apis.azureml import COMPONENT, AzureMl
 from tests.apis.azureml import WORKSPACE as ML_WORKSPACE
 from tests.apis.datafactory import FACTORY, DataFactory
 from tests.identity_service import identity_service
-from tests.integration.scene import Scene, scene
-from worker.local.children import Child
+from tests.integration.scene import PARTITIONS, Scene, scene
+from tests.support import eventually
+from worker.events import PartitionId
 from worker.local.traffic import EVENT_GRID_JSON, TrafficMessage
+
+if TYPE_CHECKING:
+    from worker.local.children import Child
 
 DRIFT = "Microsoft.MachineLearningServices.DatasetDriftDetected"
 
@@ -46,7 +50,18 @@ def drift(event_id: str) -> TrafficMessage:
 
 def sent_three_times(message: TrafficMessage) -> list[TrafficMessage]:
     """Twice under one partition key, and once under another: a copy that another partition's owner gets."""
-    return [message, message, replace(message, key="elsewhere")]
+    return [message, message, replace(message, partition_key="elsewhere")]
+
+
+async def until_settled(stage: Scene, messages: int) -> None:
+    """The checkpoints have passed everything that was sent: nothing is to come."""
+
+    async def passed() -> bool:
+        async with stage.store() as store:
+            found = [await store.read_checkpoint(PartitionId(str(number))) for number in range(PARTITIONS)]
+        return sum(each.sequence_number + 1 for each in found if each is not None) >= messages
+
+    await eventually(passed, 60)
 
 
 class Machines:
@@ -55,7 +70,6 @@ class Machines:
     def __init__(self) -> None:
         self.factory = DataFactory()
         self.workspace = AzureMl()
-        self.factory.pipelines["retrain"] |= {}
 
     def routing(self) -> dict[str, Any]:
         short = {"timeout_seconds": 2, "allow_private": True}
@@ -94,26 +108,18 @@ async def machines(monkeypatch) -> AsyncIterator[Machines]:
         yield machines
 
 
-async def start_worker(stage: Scene, name: str) -> Child:
-    worker = await stage.start_worker(name)
-    await stage.until_shared(name)
-    return worker
-
-
 class Killer:
-    """Kills the worker when a service is at a moment for the first time; later it lets pass."""
+    """Kills the worker at the first request that meets it."""
 
     def __init__(self) -> None:
         self.victim: Child | None = None
         self.killed = asyncio.Event()
 
     async def strike(self) -> None:
-        if self.victim is None:
-            return
         victim, self.victim = self.victim, None
-        victim.kill()
-        await victim.ended()
-        self.killed.set()
+        if victim is not None:
+            victim.kill()
+            self.killed.set()
 
 
 MOMENTS: dict[str, Callable[[Machines], tuple[ApiService, str]]] = {
@@ -124,19 +130,24 @@ MOMENTS: dict[str, Callable[[Machines], tuple[ApiService, str]]] = {
 }
 
 
-@pytest.mark.timeout(180)
-async def test_a_drift_that_is_sent_three_times_starts_one_run_and_one_job_whenever_the_worker_is_killed(
-    machines, tmp_path
+@pytest.mark.parametrize("moment", MOMENTS)
+async def test_a_drift_that_is_sent_three_times_starts_one_run_and_one_job_though_the_worker_is_killed(
+    machines, tmp_path, moment
 ):
+    service, when = MOMENTS[moment](machines)
+    killer = Killer()
+    setattr(service, when, killer.strike)
     async with scene(tmp_path) as stage:
         stage.routing = machines.routing()
-        killer = Killer()
-        victim = await start_worker(stage, "life-0")
+        killer.victim = await stage.start_worker("victim")
+        await stage.until_shared("victim")
         await stage.send(sent_three_times(drift("drift-1")))
-        for number, moment in enumerate(MOMENTS.values(), start=1):
-            service, when = moment(machines)
-            killer.victim = victim
-            setattr(service, when, killer.strike)
-            await asyncio.wait_for(killer.killed.wait(), 60)
-            killer.killed.clear()
-            victim = await start_worker(stage, f"life-{number}")
+        await asyncio.wait_for(killer.killed.wait(), 30)
+        survivor = await stage.start_worker("survivor")
+        await until_settled(stage, 3)
+        await stage.family.stop([survivor])
+        assert await stage.letters() == []
+    [run], [job] = machines.factory.runs, machines.workspace.started
+    assert machines.workspace.jobs[job]["tags"]["eventKey"] != run.parameters["eventKey"], "each sink has its own key"
+    assert machines.workspace.jobs[job]["inputs"]["drift"]["value"] == "0.83"
+    assert machines.workspace.jobs[job]["experimentName"] == "retrain-demand"
