@@ -69,7 +69,9 @@ class Job:
     delivery: Delivery
     owner: Owner
     attempts: int = 0
-    """How often the destination was really asked, also by earlier generations."""
+    """How often the destination was really asked to take it, also by earlier generations."""
+    asked: bool = False
+    """It was, be it only how it stands: its time runs."""
     began_at: float | None = None
     """Loop time of the first attempt, also by an earlier generation: it may be before the loop's own beginning."""
     submitted_at: float = 0.0

@@ -230,7 +230,8 @@ class Lane:
                 raise Later("the partition is no longer surely ours")
             if self._gone:
                 raise Later("the destination is gone")
-            job.attempts += 1
+            asked_before = job.asked
+            job.attempts, job.asked = job.attempts + 1, True
             job.learn_served()  # by now the ledger has told
             try:
                 await self._sink.deliver(job.delivery)
@@ -239,7 +240,7 @@ class Lane:
                 job.learn_served()
                 raise
             except Throttled:
-                job.attempts -= 1  # nobody was asked
+                job.attempts, job.asked = job.attempts - 1, asked_before  # nobody was asked
                 raise
 
         if self._ledger is not None:
@@ -301,13 +302,14 @@ class Lane:
 
     def _let_wait(self, chain: Chain, job: Job, error: Throttled) -> Outcome:
         """Others took what the limit had when this one's turn came: it goes on waiting for its turn."""
-        if not job.attempts:
+        if not job.asked:
             job.began_at = None
         self._again(chain, max(error.retry_after_seconds or 0.0, _SOONEST_AGAIN_SECONDS))
         return Outcome.POSTPONED
 
     def _ask_again(self, chain: Chain, job: Job, error: InProgress) -> Outcome:
         """The destination is at work: no failure, but it has its time like any delivery."""
+        chain.exhausted = False  # it works: those behind wait for their turn, and not for the destination
         wait_seconds = error.retry_after_seconds or 0.0
         if self._overdue(job, asyncio.get_running_loop().time() + wait_seconds):
             self._give_up(job, f"not done in its time; the last: {error}")

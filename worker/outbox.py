@@ -99,7 +99,8 @@ class Outbox(PartitionOwner):
         loop_time, age = asyncio.get_running_loop().time(), self._parts.clock() - digest.closed_at
         # The time to give up counts from when it was closed, in this life or an earlier one.
         began_at = loop_time - max(0.0, age)
-        job = Job(delivery, self, attempts=digest.attempts, began_at=began_at, made_here=True)
+        asked = digest.attempts > 0
+        job = Job(delivery, self, attempts=digest.attempts, asked=asked, began_at=began_at, made_here=True)
         self._jobs[job] = digest
         lane.submit(job)
 

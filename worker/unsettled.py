@@ -47,7 +47,7 @@ class Unsettled:
         place = delivery.released.placed.position, delivery.sink
         earlier = self._left.pop(place, None)
         if earlier is not None:
-            job.attempts = earlier.attempts
+            job.attempts, job.asked = earlier.attempts, True
             job.began_at = asyncio.get_running_loop().time() - max(0.0, self._clock() - earlier.first_at)
             self._tried[place] = job
         return job
@@ -71,6 +71,6 @@ class Unsettled:
         tried = [
             Attempted(position, sink, job.attempts, UnixSeconds(round(job.since + shift, 3)))
             for (position, sink), job in self._tried.items()
-            if job.attempts and job.began_at is not None
+            if job.asked and job.began_at is not None
         ]
         return tried + list(self._left.values())
