@@ -40,9 +40,9 @@ class Sample(StrEnum):
     DIGEST = "digest"
 
 
-def sample_delivery(sample: Sample, sink: str, *, now: UnixSeconds) -> Delivery:
-    """A new event of this kind, for this sink."""
-    element = _digest(sink, now) if sample is Sample.DIGEST else _single(sample, now)
+def sample_delivery(sample: Sample, sink: str, *, now: UnixSeconds, source: str | None = None) -> Delivery:
+    """A new event of this kind, for this sink; `source`: of this workspace, and not of one that is named for a test."""
+    element = _digest(sink, now) if sample is Sample.DIGEST else _single(sample, now, source or _SOURCE)
     return own_delivery(orjson.dumps(element), sink, now=now)
 
 
@@ -67,11 +67,11 @@ def _delivery(event: Event, message: Message, sink: str) -> Delivery:
     )
 
 
-def _single(sample: Sample, now: UnixSeconds) -> dict[str, Any]:
+def _single(sample: Sample, now: UnixSeconds, source: str) -> dict[str, Any]:
     event_type, subject, data = _WHAT[sample]
     return {
         "id": _new_id(),
-        "topic": _SOURCE,
+        "topic": source,
         "subject": subject,
         "eventType": _ML + event_type,
         "eventTime": _time(now),

@@ -108,7 +108,7 @@ def preview(sink: Sink, delivery: Delivery, settings: SinkSettings) -> str:
 def destination(settings: SinkSettings) -> str | None:
     """Where the sink sends to, without what may be secret: a host or a file. None where its settings do not say."""
     values = dict(settings)
-    for key in ("url", "endpoint", "endpoint_url", "host", "api_url", "organization", "management_url"):
+    for key in ("management_url", "url", "endpoint", "endpoint_url", "host", "api_url", "organization"):
         text = values.get(key) or _value(Secret.of(settings, key))
         if isinstance(text, str) and text and (host := _host(text)):
             return host

@@ -1,7 +1,6 @@
 """Destinations that take a delivery and are at work for long: the lane asks how it stands, and that is no failure."""
 
 import asyncio
-from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
@@ -79,18 +78,18 @@ def test_asking_uses_up_no_attempts_and_a_failure_in_between_does(most, ends):
 
 def test_it_is_no_failure_for_the_breaker_and_a_probe_that_finds_the_destination_at_work_closes_it():
     async def scene():
-        answers: list[Callable[[], Exception]] = [at_work]
-        sink, owner = ScriptedSink(fail=lambda: answers[0]()), FakeOwner()
+        down = False
+        sink, owner = ScriptedSink(fail=lambda: SinkUnavailable("503") if down else at_work()), FakeOwner()
         async with LaneScene(sink, give_up_after_seconds=HOUR, concurrency=4).running() as stage:
             for number in range(20):
                 stage.lane.submit(job_of(owner, f"s{number}", f"e{number}"))
             for _ in range(20):
                 await asyncio.sleep(ASK_SECONDS)
                 assert stage.count("worker_lane_down") == 0
-            answers[0] = lambda: SinkUnavailable("503")
+            down = True
             await asyncio.sleep(2 * MINUTE)
             assert stage.count("worker_lane_down") == 1
-            answers[0] = at_work
+            down = False
             await asyncio.sleep(2 * MINUTE)
             assert stage.count("worker_lane_down") == 0
             assert owner.ended == 0

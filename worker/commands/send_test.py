@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 SinkOption = Annotated[str, typer.Option("--sink", metavar="NAME", help="The sink to try, by its name in routes.yaml.")]
 SampleOption = Annotated[
-    Sample | None, typer.Option("--sample", help="What it is sent.", show_default=Sample.FAILED_RUN.value)
+    Sample | None,
+    typer.Option("--sample", help="What it is sent.", show_default="what the sink's kind is for, mostly a failed run"),
 ]
 EventOption = Annotated[
     str | None, typer.Option("--event", metavar="FILE|-", help="An event of your own, instead of a sample; - is stdin.")
@@ -46,8 +47,9 @@ def send_test(
 ) -> None:
     """Send one sink an event that says it is a test, and print what was sent and answered. Needs no hub and no store.
 
-    One attempt, whatever the sink says about pausing and retries; a sink with `dry_run: true` is sent nothing. Exits 1
-    when the destination did not take it.
+    It is really sent, also to a sink that starts something: --dry-run only shows it. One attempt, whatever the sink
+    says about pausing and retries; a sink with `dry_run: true` is sent nothing. Exits 1 when the destination did not
+    take it.
     """
     from worker import logs
     from worker.loading import load
@@ -57,9 +59,10 @@ def send_test(
         raise typer.BadParameter("excludes --sample; leave one away", param_hint="--event")
     logs.configure()
     settings = _named(sink, load(config, secrets=not dry_run, only_sink=sink))
-    delivery = _delivery(event, sample or Sample.FAILED_RUN, sink)
+    sample = sample or Sample(settings.sample)
+    delivery = _delivery(event, sample, settings)
     to_look_at = find_kind(settings.kind).build(settings, None)
-    trial = _Trial(settings, to_look_at, delivery, event or sample or Sample.FAILED_RUN, dry_run=dry_run)
+    trial = _Trial(settings, to_look_at, delivery, event or sample, dry_run=dry_run)
     if not as_json:
         trial.show()
     outcome = trial.run()
@@ -80,12 +83,12 @@ def _named(name: str, config: "Config") -> "SinkSettings":
     raise ConfigError([f"{config.routing.file}: there is no sink {shown(name)}; {suggestion}"])
 
 
-def _delivery(file: str | None, sample: Sample, sink: str) -> "Delivery":
+def _delivery(file: str | None, sample: Sample, settings: "SinkSettings") -> "Delivery":
     from worker.samples import own_delivery, sample_delivery
 
-    now = UnixSeconds(time.time())
+    sink, now = settings.name, UnixSeconds(time.time())
     if file is None:
-        return sample_delivery(sample, sink, now=now)
+        return sample_delivery(sample, sink, now=now, source=settings.sample_source)
     try:
         return own_delivery(sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes(), sink, now=now)
     except OSError as error:
@@ -195,12 +198,21 @@ def _say(name: str, value: str) -> None:
 
 
 def _word(outcome: "Outcome | None") -> str:
-    from worker.errors import Gone, Misconfigured, OutcomeUnknown, PartlyAccepted, Rejected, SinkUnavailable
+    from worker.errors import (
+        Gone,
+        InProgress,
+        Misconfigured,
+        OutcomeUnknown,
+        PartlyAccepted,
+        Rejected,
+        SinkUnavailable,
+    )
 
     if outcome is None:
         return "not_sent"
     words = {
         PartlyAccepted: "partly_accepted",  # before the one it is a kind of
+        InProgress: "in_progress",
         SinkUnavailable: "try_again",
         Gone: "gone",  # as well
         Rejected: "rejected",
@@ -222,6 +234,8 @@ def _verdict(outcome: "Outcome", settings: "SinkSettings") -> list[str]:
 _NEXT = {
     "try_again": "Nothing has happened there. A worker would try again, with growing pauses: so may you.",
     "partly_accepted": "Some have it. A worker would try again for the others only; this command would send to all.",
+    "in_progress": "It is at work there, and goes on without this command. A worker would ask how it stands until it "
+    "is done.",
     "rejected": "A worker would keep the event as a dead letter. See what the destination asks of a message, and "
     "change the sink's settings or the event.",
     "gone": "It says that it is retired. A worker would send nothing more there, and keep what comes as dead letters. "

@@ -14,8 +14,10 @@ from worker.sinks import Sink, TokenSource
 from worker.sinks.acs_email import AcsEmailSettings, AcsEmailSink
 from worker.sinks.azuredevops import AzureDevOpsSettings, AzureDevOpsSink
 from worker.sinks.azureml_batch import AzureMlBatchSettings, AzureMlBatchSink
+from worker.sinks.azureml_deployment import AzureMlDeploymentSink
 from worker.sinks.azureml_job import AzureMlJobSettings, AzureMlJobSink
 from worker.sinks.datafactory import DataFactorySettings, DataFactorySink
+from worker.sinks.deployment_settings import AzureMlDeploymentSettings
 from worker.sinks.email import EmailSink
 from worker.sinks.email_settings import EmailSettings
 from worker.sinks.file import FileSettings, FileSink
@@ -45,6 +47,7 @@ KINDS: Mapping[str, SinkKind] = MappingProxyType(
         "acs_email": SinkKind(AcsEmailSettings, AcsEmailSink),
         "azuredevops": SinkKind(AzureDevOpsSettings, AzureDevOpsSink),
         "azureml_batch": SinkKind(AzureMlBatchSettings, AzureMlBatchSink),
+        "azureml_deployment": SinkKind(AzureMlDeploymentSettings, AzureMlDeploymentSink),
         "azureml_job": SinkKind(AzureMlJobSettings, AzureMlJobSink),
         "datafactory": SinkKind(DataFactorySettings, DataFactorySink),
         "email": SinkKind(EmailSettings, EmailSink),

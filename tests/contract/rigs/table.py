@@ -14,6 +14,7 @@ from tests.acs_service import acs_service
 from tests.contract.rigs import ACS_KEY, SECRETS, AcsEmailRig, EmailRig, FileRig, LogRig, Rig, TeamsRig
 from tests.contract.rigs.azuredevops import azuredevops
 from tests.contract.rigs.azureml import azureml_batch, azureml_job
+from tests.contract.rigs.azureml_deployment import azureml_deployment
 from tests.contract.rigs.datafactory import datafactory
 from tests.contract.rigs.github import github
 from tests.contract.rigs.webhook import WebhookRig
@@ -80,6 +81,7 @@ RIGS: Mapping[str, Callable[[Place], AbstractAsyncContextManager[Rig]]] = Mappin
         "acs_email": acs_email,
         "azuredevops": azuredevops,
         "azureml_batch": azureml_batch,
+        "azureml_deployment": azureml_deployment,
         "azureml_job": azureml_job,
         "datafactory": datafactory,
         "email": email,
