@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -246,6 +247,17 @@ def test_an_event_of_ones_own_is_sent_as_it_is_and_cannot_steer_the_terminal(sen
     assert "hunter2" not in outcome.out
     first, second = (json.loads(send_test("--event", "own.json", "--json").out.splitlines()[-1]) for _ in range(2))
     assert first["idempotency_key"] == second["idempotency_key"]
+
+
+def test_its_help_says_what_is_sent_when_nobody_says_and_that_it_is_really_sent(send_test):
+    said = " ".join(send_test("--help").out.replace("│", " ").split())
+    assert re.search("default: .what the sink's .*kind is for, mostly a .*failed run", said)
+    assert "It is really sent, also to a sink that starts something" in said
+
+
+def test_a_sample_can_come_from_the_workspace_that_a_sink_is_about():
+    delivery = sample_delivery(Sample.MODEL_REGISTERED, "out", now=UnixSeconds(1.8e9), source="/a/workspace")
+    assert delivery.released.placed.event.source == "/a/workspace"
 
 
 @pytest.mark.parametrize("sample", list(Sample))

@@ -50,6 +50,7 @@ def test_the_examples_in_comments_are_accepted_by_worker_check(folder: Path, mon
         "retrain-on-github",
         "retrain-on-azure",
         "data-pipeline",
+        "serve-fraud",
     ]
     for secret, value in (
         ("mail", "made-up"),
@@ -77,6 +78,7 @@ def test_the_examples_in_comments_are_accepted_by_worker_check(folder: Path, mon
         "retrain-on-github (github)",
         "retrain-on-azure (azuredevops)",
         "data-pipeline (datafactory)",
+        "serve-fraud (azureml_deployment)",
     ):
         assert kind in out
 
