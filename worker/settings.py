@@ -151,8 +151,6 @@ class SinkSettings(Settings):
     """Whether the kind's sink has `verify`: it can ask the destination whether a delivery arrived."""
     unknown_by_default: ClassVar[OnUnknown] = "resend"
     """What `on_unknown` is where it is left out."""
-    sample: ClassVar[str] = "failed-run"
-    """What `worker send-test` sends a sink of this kind when it is not told: a word of `samples.Sample`."""
 
     name: str = Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     kind: str
@@ -217,6 +215,11 @@ class SinkSettings(Settings):
         What a kind says in `settles_seconds`.
         """
         return float(getattr(self, "settles_seconds", 0.0))
+
+    @property
+    def natural_sample(self) -> str:
+        """What `worker send-test` sends it when it is not told what: a word of `samples.Sample`."""
+        return "failed-run"
 
     @property
     def sample_source(self) -> str | None:

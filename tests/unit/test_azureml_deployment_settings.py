@@ -51,7 +51,7 @@ def test_what_is_left_out_has_a_careful_value():
     assert (settings.shift_traffic, settings.instance_count, settings.concurrency) == (False, 1, 4)
     assert settings.token_scope == "https://management.azure.com/.default"
     assert settings.attempt_seconds == 16 * (10 + 30)
-    assert Sample(settings.sample) is Sample.MODEL_REGISTERED
+    assert Sample(settings.natural_sample) is Sample.MODEL_REGISTERED
     assert settings.sample_source == WORKSPACE
 
 

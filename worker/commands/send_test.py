@@ -59,7 +59,7 @@ def send_test(
         raise typer.BadParameter("excludes --sample; leave one away", param_hint="--event")
     logs.configure()
     settings = _named(sink, load(config, secrets=not dry_run, only_sink=sink))
-    sample = sample or Sample(settings.sample)
+    sample = sample or Sample(settings.natural_sample)
     delivery = _delivery(event, sample, settings)
     to_look_at = find_kind(settings.kind).build(settings, None)
     trial = _Trial(settings, to_look_at, delivery, event or sample, dry_run=dry_run)

@@ -33,7 +33,6 @@ class AzureMlDeploymentSettings(ArmSettings):
     requests_per_attempt = 16
     """A look is two (with very many deployments more), a change one, and there are three of each. The rest is for
     asking why something went wrong."""
-    sample = "model-registered"
 
     kind: Literal["azureml_deployment"] = "azureml_deployment"
     workspace: str
@@ -110,6 +109,11 @@ class AzureMlDeploymentSettings(ArmSettings):
         if self.code is not None and self.environment is None:
             raise ValueError("a scoring_script needs an environment to run in; add environment")
         return self
+
+    @property
+    def natural_sample(self) -> str:
+        """A registered model: nothing else says which."""
+        return "model-registered"
 
     @property
     def sample_source(self) -> str:
