@@ -34,12 +34,10 @@ class SlowStore(MemoryStore):
 class Lives:
     """One delivery through one sink, and the processes that are given it one after the other."""
 
-    def __init__(self, settings: SinkSettings, build: Callable[[], Sink], *, copies: int = 1) -> None:
-        """`copies`: how often each process is given it, as a hub does that holds it several times."""
+    def __init__(self, settings: SinkSettings, build: Callable[[], Sink]) -> None:
         self.contents = Contents()
         self._settings = settings
         self._build = build
-        self._copies = copies
 
     @property
     def recorded(self) -> EntryState | None:
@@ -47,22 +45,21 @@ class Lives:
         entries = [decode(entry.payload).state for entry in self.contents.entries.values()]
         return entries[0] if entries else None
 
-    async def live(self, name: str, *, turns: int = MOST_TURNS, later_by: float = 0) -> list[FakeOwner]:
-        """One process that ends after so many turns, or when it is done. Each copy has an owner of its own."""
-        owners = [FakeOwner(f"{name} {number}") for number in range(self._copies)]
+    async def live(self, name: str, *, turns: int = MOST_TURNS, later_by: float = 0) -> FakeOwner:
+        """One process that ends after so many turns, or when it is done."""
+        owner = FakeOwner(name)
         sink = self._build()
         await sink.open()
         try:
             async with LaneScene(sink, ledger=self._ledger(sink, name, later_by), metrics=METRICS).running() as stage:
-                for owner in owners:
-                    stage.lane.submit(job_of(owner, "a", "a1"))
+                stage.lane.submit(job_of(owner, "a", "a1"))
                 for _ in range(turns):
-                    if all(owner.ended for owner in owners):
+                    if owner.ended:
                         break
                     await asyncio.sleep(0)
         finally:
             await sink.aclose()
-        return owners
+        return owner
 
     def _ledger(self, sink: Sink, name: str, later_by: float) -> Ledger | None:
         if not self._settings.uses_ledger:

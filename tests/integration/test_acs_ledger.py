@@ -34,12 +34,12 @@ async def test_ending_at_any_turn_the_mail_goes_out_and_not_again_once_that_is_r
         for turns in range(MOST_TURNS):
             service.start_anew()
             world = lives(policy)
-            [first] = await world.live("first", turns=turns)
+            first = await world.live("first", turns=turns)
             recorded, sends = world.recorded, len(service.sends)
             await service.idle()
             if not remembers:
                 service.forget()
-            [last] = await world.live("last", later_by=HOUR)
+            last = await world.live("last", later_by=HOUR)
             assert last.ended == 1
             outcomes.add((recorded, len(service.sent)))
             _check(policy, service, last, remembers=remembers)
@@ -71,7 +71,7 @@ async def test_an_answer_that_was_lost_is_made_up_for_by_the_same_lane_with_one_
         monkeypatch.setenv("ACS", service.connection_string)
         service.faults = [lost]
         world = lives(policy)
-        [owner] = await world.live("only")
+        owner = await world.live("only")
 
         assert owner.accepted_ids == ["a1"]
         assert len(service.sent) == 1

@@ -414,7 +414,7 @@ BAD = [
     Bad(
         "routes",
         "url_env: OUT",
-        "url: https://x.example.org/?code=hunter2",
+        "url: https://x.example.org/?sig=hunter2",
         "routes.yaml:4: sinks[0].url: the URL has a query",
     ),
 ]

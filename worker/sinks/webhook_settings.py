@@ -114,14 +114,12 @@ class WebhookSettings(SinkSettings):
         requests = self.timeout_seconds * (1 if self.handshake is None else 2)
         return requests + (PATIENCE_SECONDS if self.mode == "batched" else 0.0)
 
-    @model_validator(mode="before")
-    @classmethod
-    def _room_for_batches(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or values.get("mode") != "batched" or "concurrency" in values:
-            return values
-        batch = values.get("batch")
-        events = batch.get("events", _BATCH_EVENTS) if isinstance(batch, dict) else _BATCH_EVENTS
-        return {**values, "concurrency": min(1000, max(1, 2 * events))} if isinstance(events, int) else values
+    @model_validator(mode="after")
+    def _room_for_batches(self) -> Self:
+        if self.mode == "batched" and "concurrency" not in self.model_fields_set:
+            events = self.batch.events if self.batch else _BATCH_EVENTS
+            object.__setattr__(self, "concurrency", min(1000, 2 * events))  # frozen for all others
+        return self
 
     @field_validator("url")
     @classmethod
