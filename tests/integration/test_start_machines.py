@@ -12,6 +12,8 @@ from tests.api_service import ApiService, served
 from tests.apis.azureml import COMPONENT, AzureMl
 from tests.apis.azureml import WORKSPACE as ML_WORKSPACE
 from tests.apis.datafactory import FACTORY, DataFactory
+from tests.apis.online_endpoints import ENDPOINT, OnlineEndpoints
+from tests.apis.online_endpoints import WORKSPACE as DEPLOYING_WORKSPACE
 from tests.identity_service import identity_service
 from tests.integration.scene import PARTITIONS, Scene, scene
 from tests.support import eventually
@@ -22,30 +24,44 @@ if TYPE_CHECKING:
     from worker.local.children import Child
 
 DRIFT = "Microsoft.MachineLearningServices.DatasetDriftDetected"
+REGISTERED = "Microsoft.MachineLearningServices.ModelRegistered"
 
 
-def drift(event_id: str) -> TrafficMessage:
-    """A drift as Azure ML reports it."""
+def message(
+    event_type: str, subject: str, data: dict[str, Any], *, topic: str = ML_WORKSPACE, minute: int = 0
+) -> TrafficMessage:
+    """An event as Azure ML raises it, in a message as Event Grid sends it."""
     event = {
-        "id": event_id,
-        "topic": ML_WORKSPACE,
-        "subject": "datadrift/d-1/run/run-1",
-        "eventType": DRIFT,
-        "eventTime": "2026-01-14T02:17:05.1234567Z",
-        "data": {
-            "dataDriftId": "d-1",
-            "dataDriftName": "demand",
-            "runId": "run-1",
-            "baseDatasetId": "base",
-            "targetDatasetId": "target",
-            "driftCoefficient": 0.83,
-            "startTime": "2026-01-05T00:00:00+00:00",
-            "endTime": "2026-01-12T00:00:00+00:00",
-        },
+        "id": f"id of {subject}",
+        "topic": topic,
+        "subject": subject,
+        "eventType": event_type,
+        "eventTime": f"2026-01-14T02:{minute:02}:05.1234567Z",
+        "data": data,
         "dataVersion": "2",
         "metadataVersion": "1",
     }
-    return TrafficMessage(orjson.dumps([event]), EVENT_GRID_JSON, "datadrift/d-1", events=())
+    return TrafficMessage(orjson.dumps([event]), EVENT_GRID_JSON, subject, events=())
+
+
+def drift() -> TrafficMessage:
+    data = {
+        "dataDriftId": "d-1",
+        "dataDriftName": "demand",
+        "runId": "run-1",
+        "baseDatasetId": "base",
+        "targetDatasetId": "target",
+        "driftCoefficient": 0.83,
+        "startTime": "2026-01-05T00:00:00+00:00",
+        "endTime": "2026-01-12T00:00:00+00:00",
+    }
+    return message(DRIFT, "datadrift/d-1/run/run-1", data)
+
+
+def registered(version: int, stage: str = "production") -> TrafficMessage:
+    """A version of a model, registered so many minutes past two."""
+    data = {"modelName": "churn", "modelVersion": str(version), "modelTags": {"stage": stage}, "modelProperties": {}}
+    return message(REGISTERED, f"models/churn:{version}", data, topic=DEPLOYING_WORKSPACE, minute=version)
 
 
 def sent_three_times(message: TrafficMessage) -> list[TrafficMessage]:
@@ -122,8 +138,8 @@ class Killer:
             self.killed.set()
 
 
-# At each await between intent and outcome: tests/integration/test_datafactory_crashes.py, and for the job, which needs no
-# ledger, test_azureml_job.py. Here whole processes die.
+# At each await between intent and outcome: test_datafactory_crashes.py, and for the job, which needs no ledger,
+# test_azureml_job.py. Here whole processes die.
 MOMENTS: dict[str, Callable[[Machines], tuple[ApiService, str]]] = {
     "the factory has acted and not answered": lambda machines: (machines.factory, "after"),
     "the workspace has the request and has not acted": lambda machines: (machines.workspace, "before"),
@@ -141,7 +157,7 @@ async def test_a_drift_that_is_sent_three_times_starts_one_run_and_one_job_thoug
         stage.routing = machines.routing()
         killer.victim = await stage.start_worker("victim")
         await stage.until_shared("victim")
-        await stage.send(sent_three_times(drift("drift-1")))
+        await stage.send(sent_three_times(drift()))
         await asyncio.wait_for(killer.killed.wait(), 30)
         survivor = await stage.start_worker("survivor")
         await until_settled(stage, 3)
@@ -151,3 +167,41 @@ async def test_a_drift_that_is_sent_three_times_starts_one_run_and_one_job_thoug
     assert machines.workspace.jobs[job]["tags"]["eventKey"] != run.parameters["eventKey"], "each sink has its own key"
     assert machines.workspace.jobs[job]["inputs"]["drift"]["value"] == "0.83"
     assert machines.workspace.jobs[job]["experimentName"] == "retrain-demand"
+
+
+def deploying(endpoints: OnlineEndpoints) -> dict[str, Any]:
+    sink = {
+        "name": "serve",
+        "kind": "azureml_deployment",
+        "management_url": endpoints.url,
+        "scope": endpoints.scope,
+        "workspace": DEPLOYING_WORKSPACE,
+        "endpoint": ENDPOINT,
+        "instance_type": "Standard_DS3_v2",
+        "shift_traffic": True,
+    }
+    tagged = {"operatorType": "StringIn", "key": "data.modelTags.stage", "values": ["production"]}
+    route = {"includedEventTypes": [REGISTERED], "advancedFilters": [tagged]}
+    return {"sinks": [sink], "routes": [{"name": "production-models", "filter": route, "sinks": ["serve"]}]}
+
+
+async def test_a_model_tagged_for_production_is_deployed_and_an_older_version_that_comes_late_changes_nothing(
+    monkeypatch, tmp_path
+):
+    endpoints = OnlineEndpoints(at_once=True)
+    async with served(endpoints), identity_service(None, monkeypatch), scene(tmp_path) as stage:
+        stage.routing = deploying(endpoints)
+        worker = await stage.start_worker("one")
+        await stage.until_shared("one")
+        await stage.send([registered(7), registered(9, stage="staging")])
+        await until_settled(stage, 2)
+        [name] = endpoints.deployments
+        assert endpoints.deployments[name]["properties"]["model"].endswith("/models/churn/versions/7")
+        assert endpoints.traffic == {name: 100}
+        changes = list(endpoints.changes_made)
+
+        await stage.send([registered(6), registered(7)])
+        await until_settled(stage, 4)
+        await stage.family.stop([worker])
+        assert await stage.letters() == []
+    assert endpoints.changes_made == changes
