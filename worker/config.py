@@ -4,16 +4,15 @@ Here are the sections and what each key means; what a sink's keys are is said in
 files and finds the mistakes. A module is given its own section, never the whole.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
+from worker.connections import checked_account_url, checked_container, checked_host_name
 from worker.route import Late, Routes, RouteSpec
 from worker.settings import FilePath, SinkSettings, one_of
 from worker.strict import Settings
@@ -33,32 +32,6 @@ def _start(value: object) -> object:
     return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
-def _host_name(value: str) -> str:
-    if not value.replace("-", "").replace(".", "").isalnum() or "." not in value:
-        raise ValueError("is not a full host name; write NAME.servicebus.windows.net, without sb:// and /")
-    return value
-
-
-def _account_url(value: str) -> str:
-    message = (
-        "is not of the form https://NAME.blob.core.windows.net; a signature (?…) belongs into connection_string_env"
-    )
-    try:
-        url = urlsplit(value)
-    except ValueError:
-        raise ValueError(message) from None
-    local = url.scheme == "http" and url.hostname in ("127.0.0.1", "localhost", "::1")
-    if (url.scheme != "https" and not local) or not url.hostname or url.query or url.fragment or "@" in url.netloc:
-        raise ValueError(message)
-    return value.rstrip("/")
-
-
-def _container(value: str) -> str:
-    if not re.fullmatch(r"(?!.*--)[a-z0-9][a-z0-9-]{1,61}[a-z0-9]", value):
-        raise ValueError("is not the name of a container; write 3 to 63 small letters, digits and single hyphens")
-    return value
-
-
 def _exactly_one(values: Mapping[str, object], *keys: str) -> None:
     """As one_of, but silent while one of the keys has a mistake of its own: it is then missing from `values`."""
     if all(key in values for key in keys):
@@ -74,7 +47,7 @@ class SourceSettings(Settings):
     connection_string_env: str | None = None
     """The Event Hubs namespace's or the hub's connection string, with the right to listen."""
     connection_string_file: FilePath | None = None
-    namespace: Annotated[str, AfterValidator(_host_name)] | None = Field(default=None, validate_default=True)
+    namespace: Annotated[str, AfterValidator(checked_host_name)] | None = Field(default=None, validate_default=True)
     """The host name instead of a connection string: the identity of the process is used (azure-identity)."""
     hub: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,255}$")
     consumer_group: str = Field(default="$Default", pattern=r"^(\$[Dd]efault|[A-Za-z0-9][A-Za-z0-9._-]{0,49})$")
@@ -133,9 +106,9 @@ class BlobStoreSettings(StoreIntervals):
     kind: Literal["blob"]
     connection_string_env: str | None = None
     connection_string_file: FilePath | None = None
-    account_url: Annotated[str, AfterValidator(_account_url)] | None = Field(default=None, validate_default=True)
+    account_url: Annotated[str, AfterValidator(checked_account_url)] | None = Field(default=None, validate_default=True)
     """Instead of a connection string: the identity of the process is used (azure-identity)."""
-    container: Annotated[str, AfterValidator(_container)]
+    container: Annotated[str, AfterValidator(checked_container)]
     """Created when it is missing."""
 
     @field_validator("account_url")

@@ -1,8 +1,9 @@
-"""Connection strings: what can be seen to be wrong without connecting, and where they lead.
+"""Connection strings and addresses: what can be seen to be wrong without connecting, and where they lead.
 
 No sentence here repeats any part of a connection string, and nothing keeps its key.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
@@ -69,6 +70,48 @@ def check_storage_connection_string(connection_string: str) -> None:
         raise ValueError(
             "has neither AccountKey nor SharedAccessSignature; copy it whole from the account's access keys"
         )
+
+
+def checked_host_name(value: str) -> str:
+    """A namespace's host name as it stands in the configuration. Raises ValueError."""
+    if not value.replace("-", "").replace(".", "").isalnum() or "." not in value:
+        raise ValueError("is not a full host name; write NAME.servicebus.windows.net, without sb:// and /")
+    return value
+
+
+def checked_account_url(value: str) -> str:
+    """A storage account's address as it stands in the configuration. Raises ValueError."""
+    message = (
+        "is not of the form https://NAME.blob.core.windows.net; a signature (?…) belongs into connection_string_env"
+    )
+    try:
+        url = urlsplit(value)
+    except ValueError:
+        raise ValueError(message) from None
+    local = url.scheme == "http" and url.hostname in ("127.0.0.1", "localhost", "::1")
+    if (url.scheme != "https" and not local) or not url.hostname or url.query or url.fragment or "@" in url.netloc:
+        raise ValueError(message)
+    return value.rstrip("/")
+
+
+def checked_container(value: str) -> str:
+    """The name of a container of blobs. Raises ValueError."""
+    if not re.fullmatch(r"(?!.*--)[a-z0-9][a-z0-9-]{1,61}[a-z0-9]", value):
+        raise ValueError("is not the name of a container; write 3 to 63 small letters, digits and single hyphens")
+    return value
+
+
+def endpoint_of(connection_string: str) -> str | None:
+    """The address in a connection string of Azure's, whatever its service; None where there is none to be seen."""
+    try:
+        parts = _parts(connection_string)
+    except ValueError:
+        return None
+    if named := parts.get("blobendpoint") or parts.get("endpoint"):
+        return named
+    if "accountname" not in parts:
+        return None
+    return f"https://{parts['accountname']}.blob.{parts.get('endpointsuffix', 'core.windows.net')}"
 
 
 def _parts(connection_string: str) -> dict[str, str]:

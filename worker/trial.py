@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from yarl import URL
 
+from worker.connections import endpoint_of
 from worker.errors import ConfigError, Misconfigured, OutcomeUnknown, Rejected, SinkUnavailable
 from worker.logs import redact
 from worker.settings import Secret, SinkSettings, secret_keys
@@ -27,8 +28,18 @@ from worker.terminal import printable
 
 _OVERRUN_SECONDS = 5.0
 """A sink that does not keep its own bound is ended after so long, as in a running worker."""
-_ENDPOINT = re.compile(r"(?:^|;)\s*(?:Blob)?Endpoint=([^;]+)", re.IGNORECASE)
-"""In the connection strings of Azure's services."""
+_WHERE = (
+    "management_url",
+    "url",
+    "endpoint",
+    "endpoint_url",
+    "host",
+    "api_url",
+    "organization",
+    "namespace",
+    "account_url",
+)
+"""The keys that say where a sink sends to, of whatever kind."""
 _BETWEEN = re.compile(r"[\s;,]+")
 """Between the pieces of a header's value or of a connection string."""
 
@@ -108,13 +119,12 @@ def preview(sink: Sink, delivery: Delivery, settings: SinkSettings) -> str:
 def destination(settings: SinkSettings) -> str | None:
     """Where the sink sends to, without what may be secret: a host or a file. None where its settings do not say."""
     values = dict(settings)
-    for key in ("management_url", "url", "endpoint", "endpoint_url", "host", "api_url", "organization"):
+    for key in _WHERE:
         text = values.get(key) or _value(Secret.of(settings, key))
         if isinstance(text, str) and text and (host := _host(text)):
             return host
-    connection = _ENDPOINT.search(_value(Secret.of(settings, "connection_string")))
-    if connection is not None and (host := _host(connection[1])):
-        return host
+    if endpoint := endpoint_of(_value(Secret.of(settings, "connection_string"))):
+        return _host(endpoint)
     path = values.get("path")
     return str(path) if isinstance(path, Path) else None
 

@@ -86,8 +86,9 @@ HTTP_KINDS = (
     "datafactory",
     "github",
     "azuredevops",
+    "blob",
 )
-KNOWS_A_REPETITION = frozenset({"webhook", "azureml_job"})
+KNOWS_A_REPETITION = frozenset({"webhook", "azureml_job", "blob"})
 """Those whose destination does nothing when it is asked a second time, or may do it a second time without harm."""
 EXCEPTIONS: Mapping[tuple[str, str], str] = {
     ("webhook", "410"): ENDED,
@@ -192,7 +193,7 @@ async def _ended(sink: Sink) -> str:
 
 
 def test_every_kind_is_in_a_table():
-    assert {*HTTP_KINDS, "email", "file", "log"} == KINDS.keys()
+    assert {*HTTP_KINDS, "email", "eventhub", "file", "log"} == KINDS.keys()
 
 
 async def test_what_each_kind_makes_of_each_answer_is_what_is_documented_and_stands_on_the_page(
@@ -253,5 +254,6 @@ Written by `tests/contract/test_errors_page.py`, which asks every kind of sink a
 BESIDES = """\
 `webhook` is meant without `on_unknown`; with it, where others are **unknown** it is so too. `github` takes 403 and 429
 for a limit where GitHub says so. `azuredevops` is *paused* by 203 and by what leads to a page to sign in. Answers whose
-text says that the set-up is at fault, and no event, pause the sink too: each kind's page names them.
+text says that the set-up is at fault, and no event, pause the sink too: each kind's page names them. `eventhub` speaks
+AMQP: see its page.
 """

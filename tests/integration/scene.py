@@ -58,8 +58,10 @@ class Scene:
         self._ports: dict[str, int] = {}
         self._audit = AuditTail(records["audit"], folder / "audit.jsonl")
 
-    async def start_hub(self) -> None:
-        arguments = ("local", "broker", "--port", "0", "--hub", HUB, "--partitions", str(PARTITIONS))
+    async def start_hub(self, *more: str) -> None:
+        """One broker with the usual hub, and more of these names."""
+        hubs = [argument for name in (HUB, *more) for argument in ("--hub", name)]
+        arguments = ("local", "broker", "--port", "0", *hubs, "--partitions", str(PARTITIONS))
         hub = await self.family.start("hub", *arguments, speaks=True)
         line = await hub.first_line(timeout_seconds=30)
         self.connection_string = line[line.index("Endpoint=") :]
@@ -179,11 +181,11 @@ def _both(_: TrafficEvent) -> list[str]:
 
 
 @asynccontextmanager
-async def scene(folder: Path, azurite: str | None = None) -> AsyncIterator[Scene]:
-    """A hub and a receiver; whatever a test starts in it is gone afterwards."""
+async def scene(folder: Path, azurite: str | None = None, *, hubs: Sequence[str] = ()) -> AsyncIterator[Scene]:
+    """A hub, or more of these names, and a receiver; whatever a test starts in it is gone afterwards."""
     records = {"audit": Record(), "out": Record()}
     with (folder / "received.jsonl").open("wb") as received:
         async with Receiver(records["out"], received) as url, children(folder) as family:
             stage = Scene(folder, family, url, records, azurite)
-            await stage.start_hub()
+            await stage.start_hub(*hubs)
             yield stage

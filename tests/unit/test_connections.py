@@ -5,7 +5,7 @@ from azure.eventhub import parse_connection_string
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.connections import HubAddress, check_storage_connection_string, hub_address
+from worker.connections import HubAddress, check_storage_connection_string, endpoint_of, hub_address
 
 KEY = "c2VjcmV0LWtleS1vZi10aGUtdGVzdA=="
 CLOUD = f"Endpoint=sb://team.servicebus.windows.net/;SharedAccessKeyName=listen;SharedAccessKey={KEY}"
@@ -115,3 +115,20 @@ def test_no_refusal_repeats_what_stands_in_the_string(parts):
             check(text)
         except ValueError as refused:
             assert marker not in str(refused)  # noqa: PT017 - whether it is refused does not matter here
+
+
+@pytest.mark.parametrize(
+    ("connection_string", "endpoint"),
+    [
+        (
+            "Endpoint=sb://n.servicebus.windows.net/;SharedAccessKeyName=k;SharedAccessKey=s",
+            "sb://n.servicebus.windows.net/",
+        ),
+        ("AccountName=a;AccountKey=s;EndpointSuffix=core.chinacloudapi.cn", "https://a.blob.core.chinacloudapi.cn"),
+        ("AccountName=a;AccountKey=s;BlobEndpoint=http://127.0.0.1:10000/a", "http://127.0.0.1:10000/a"),
+        ("BlobEndpoint", None),
+        ("SharedAccessKeyName=k", None),
+    ],
+)
+def test_where_a_connection_string_leads_can_be_shown(connection_string, endpoint):
+    assert endpoint_of(connection_string) == endpoint

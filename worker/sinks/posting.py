@@ -141,7 +141,7 @@ class Poster:
         except aiohttp.ClientError as error:
             raise self._unclear(f"{where} {_what_happened(error)}") from None
         note_answer(response.status, beginning)
-        retry_after = _seconds(response.headers.get("Retry-After"), now=self._clock())
+        retry_after = seconds_of(response.headers.get("Retry-After"), now=self._clock())
         return Answer(where, response.status, response.headers, beginning, retry_after)
 
 
@@ -206,7 +206,7 @@ def _what_happened(error: aiohttp.ClientError) -> str:
             return f"did not answer in proper HTTP ({type(error).__name__})"
 
 
-def _seconds(retry_after: str | None, *, now: float) -> float | None:
+def seconds_of(retry_after: str | None, *, now: float) -> float | None:
     """Retry-After as seconds from now, at most an hour; None where there is none or it makes no sense."""
     if retry_after is None:
         return None

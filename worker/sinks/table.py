@@ -16,10 +16,12 @@ from worker.sinks.azuredevops import AzureDevOpsSettings, AzureDevOpsSink
 from worker.sinks.azureml_batch import AzureMlBatchSettings, AzureMlBatchSink
 from worker.sinks.azureml_deployment import AzureMlDeploymentSink
 from worker.sinks.azureml_job import AzureMlJobSettings, AzureMlJobSink
+from worker.sinks.blob import BlobSettings, BlobSink
 from worker.sinks.datafactory import DataFactorySettings, DataFactorySink
 from worker.sinks.deployment_settings import AzureMlDeploymentSettings
 from worker.sinks.email import EmailSink
 from worker.sinks.email_settings import EmailSettings
+from worker.sinks.eventhub import EventHubSettings, EventHubSink
 from worker.sinks.file import FileSettings, FileSink
 from worker.sinks.github import GitHubSettings, GitHubSink
 from worker.sinks.log import LogSettings, LogSink
@@ -49,8 +51,10 @@ KINDS: Mapping[str, SinkKind] = MappingProxyType(
         "azureml_batch": SinkKind(AzureMlBatchSettings, AzureMlBatchSink),
         "azureml_deployment": SinkKind(AzureMlDeploymentSettings, AzureMlDeploymentSink),
         "azureml_job": SinkKind(AzureMlJobSettings, AzureMlJobSink),
+        "blob": SinkKind(BlobSettings, BlobSink),
         "datafactory": SinkKind(DataFactorySettings, DataFactorySink),
         "email": SinkKind(EmailSettings, EmailSink),
+        "eventhub": SinkKind(EventHubSettings, EventHubSink),
         "file": SinkKind(FileSettings, _alone(FileSink)),
         "github": SinkKind(GitHubSettings, GitHubSink),
         "log": SinkKind(LogSettings, _alone(LogSink)),

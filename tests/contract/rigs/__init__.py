@@ -11,6 +11,7 @@ import orjson
 from tests.acs_service import AcsService, Fault
 from tests.api_service import ApiService, Scripted
 from tests.mailbox import Mailbox
+from tests.support import AZURITE_KEY
 from tests.tokens import HIDDEN_TOKEN, token_for
 from tests.workflows_service import HIDDEN, Answer, Workflow
 from worker.errors import OutcomeUnknown, WorkerError
@@ -31,7 +32,7 @@ class Identity:
         return token_for(scope)
 
 
-HIDDEN_TEXTS = (*SECRETS.values(), *HIDDEN, HIDDEN_TOKEN)
+HIDDEN_TEXTS = (*SECRETS.values(), *HIDDEN, HIDDEN_TOKEN, AZURITE_KEY)
 
 
 class Rig(Protocol):

@@ -15,7 +15,9 @@ from tests.contract.rigs import ACS_KEY, SECRETS, AcsEmailRig, EmailRig, FileRig
 from tests.contract.rigs.azuredevops import azuredevops
 from tests.contract.rigs.azureml import azureml_batch, azureml_job
 from tests.contract.rigs.azureml_deployment import azureml_deployment
+from tests.contract.rigs.blob import blob
 from tests.contract.rigs.datafactory import datafactory
+from tests.contract.rigs.eventhub import eventhub
 from tests.contract.rigs.github import github
 from tests.contract.rigs.webhook import WebhookRig
 from tests.mailbox import Mailbox, mail_server
@@ -83,8 +85,10 @@ RIGS: Mapping[str, Callable[[Place], AbstractAsyncContextManager[Rig]]] = Mappin
         "azureml_batch": azureml_batch,
         "azureml_deployment": azureml_deployment,
         "azureml_job": azureml_job,
+        "blob": blob,
         "datafactory": datafactory,
         "email": email,
+        "eventhub": eventhub,
         "file": file,
         "github": github,
         "log": log,
