@@ -50,6 +50,8 @@ def test_the_examples_in_comments_are_accepted_by_worker_check(folder: Path, mon
         "retrain-on-github",
         "retrain-on-azure",
         "data-pipeline",
+        "ordered",
+        "archive",
         "serve-fraud",
     ]
     for secret, value in (
@@ -79,6 +81,8 @@ def test_the_examples_in_comments_are_accepted_by_worker_check(folder: Path, mon
         "retrain-on-azure (azuredevops)",
         "data-pipeline (datafactory)",
         "serve-fraud (azureml_deployment)",
+        "ordered (eventhub)",
+        "archive (blob)",
     ):
         assert kind in out
 
