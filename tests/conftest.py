@@ -6,6 +6,9 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+# Its pytest plugin would import it for the summary at the end; where the collector then frees what is left of a client
+# while a module is being parsed, CPython 3.11 ends with a SystemError.
+import hypothesis  # noqa: F401
 import pytest
 
 from tests.support import AZURITE_ACCOUNT, AZURITE_KEY, azurite_connection_string, free_port, stop, wait_for_port

@@ -10,14 +10,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 from structlog.testing import capture_logs
 
 from tests.api_service import Scripted
 from tests.contract.rigs import Identity
 from tests.contract.rigs.table import RIGS, Place
-from tests.deliveries import delivery_of
+from tests.deliveries import ELEMENT, delivery_of
+from tests.hub_service import HUB, HubService, hub_service
 from tests.mailbox import HOST, Mailbox, mail_server
-from worker.errors import Gone, Misconfigured, OutcomeUnknown, PartlyAccepted, Rejected, SinkUnavailable, WorkerError
+from worker.errors import (
+    Gone,
+    InProgress,
+    Misconfigured,
+    OutcomeUnknown,
+    PartlyAccepted,
+    Rejected,
+    SinkUnavailable,
+    WorkerError,
+)
 from worker.settings import SinkSettings
 from worker.sinks import Sink
 from worker.sinks.installed import find_kind
@@ -27,9 +38,11 @@ PAGE = Path(__file__).parents[2] / "docs" / "sinks" / "errors.md"
 
 ACCEPTED, AGAIN, UNKNOWN, PAUSED, LETTER, ENDED = "accepted", "again", "**unknown**", "paused", "dead letter", "ended"
 OTHERS = "again, for the others"
+WORKS = "at work"
 WORDS: dict[type[WorkerError], str] = {
     SinkUnavailable: AGAIN,
     PartlyAccepted: OTHERS,
+    InProgress: WORKS,
     OutcomeUnknown: UNKNOWN,
     Misconfigured: PAUSED,
     Rejected: LETTER,
@@ -83,17 +96,20 @@ HTTP_KINDS = (
     "acs_email",
     "azureml_job",
     "azureml_batch",
+    "azureml_deployment",
     "datafactory",
     "github",
     "azuredevops",
     "blob",
 )
-KNOWS_A_REPETITION = frozenset({"webhook", "azureml_job", "blob"})
+KNOWS_A_REPETITION = frozenset({"webhook", "azureml_job", "azureml_deployment", "blob"})
 """Those whose destination does nothing when it is asked a second time, or may do it a second time without harm."""
 EXCEPTIONS: Mapping[tuple[str, str], str] = {
     ("webhook", "410"): ENDED,
     # Another PUT of the same job may be under way: it is asked whose job it is, and here there is none.
     ("azureml_job", "409"): AGAIN,
+    # The endpoint or deployment is being changed: looked at again when that may be over.
+    ("azureml_deployment", "409"): WORKS,
 }
 """By kind and situation: what its own page says otherwise, and why."""
 
@@ -151,6 +167,53 @@ async def what_mail_is(situation: MailSituation) -> str:
         sink = built(find_kind("email").settings.model_validate({"name": "out", "kind": "email", **settings}))
         await sink.open()
         return await _ended(sink)
+
+
+@dataclass(frozen=True)
+class HubSituation:
+    """What another hub may do."""
+
+    name: str
+    set_up: Callable[[HubService], None]
+    documented: str
+    when_connected: bool = False
+
+
+def _refuses(on: str, condition: str, documented: str) -> HubSituation:
+    def set_up(service: HubService) -> None:
+        service.fault(kind="refuse", link="sender", on=on, condition=condition)
+
+    what = "the link" if on == "attach" else "the message"
+    return HubSituation(f"{what} is refused: `{condition}`", set_up, documented)
+
+
+HUB_SITUATIONS = (
+    _refuses("attach", "amqp:unauthorized-access", PAUSED),
+    _refuses("attach", "amqp:not-found", PAUSED),
+    _refuses("attach", "com.microsoft:entity-disabled", PAUSED),
+    _refuses("attach", "com.microsoft:server-busy", AGAIN),
+    _refuses("send", "amqp:link:message-size-exceeded", LETTER),
+    _refuses("send", "amqp:decode-error", LETTER),
+    _refuses("send", "amqp:resource-limit-exceeded", AGAIN),
+    _refuses("send", "amqp:internal-error", AGAIN),
+    HubSituation("the answer is lost, the message is in the hub", HubService.lose_answers, AGAIN),
+    HubSituation("no answer in time", lambda service: service.fault(kind="blackhole"), AGAIN, True),
+)
+
+
+async def what_a_hub_is(number: int, situation: HubSituation, monkeypatch: pytest.MonkeyPatch) -> str:
+    async with hub_service(key="a2V5") as service:
+        monkeypatch.setenv(f"HUB_{number}", service.connection_string)
+        given = {"connection_string_env": f"HUB_{number}", "hub": HUB, "timeout_seconds": 5}
+        sink = built(find_kind("eventhub").settings.model_validate({"name": "out", "kind": "eventhub", **given}))
+        await sink.open()
+        if situation.when_connected:
+            await sink.deliver(delivery_of(ELEMENT | {"id": "before"}))
+        situation.set_up(service)
+        try:
+            return await _ended(sink)
+        finally:
+            service.well_again()
 
 
 async def what_it_is(kind: str, situation: Situation, place: Place) -> str:
@@ -217,18 +280,26 @@ async def test_what_each_kind_makes_of_each_answer_is_what_is_documented_and_sta
         for situation in MAIL_SITUATIONS
         if mail[situation.name] != situation.documented
     ]
+    tried = (what_a_hub_is(number, each, monkeypatch) for number, each in enumerate(HUB_SITUATIONS))
+    hub = dict(zip([each.name for each in HUB_SITUATIONS], await asyncio.gather(*tried), strict=True))
+    wrong += [
+        f"eventhub, {situation.name}: is {hub[situation.name]}, documented {situation.documented}"
+        for situation in HUB_SITUATIONS
+        if hub[situation.name] != situation.documented
+    ]
     assert wrong == []
-    page = page_of(rows, mail)
+    page = page_of(rows, mail, hub)
     if os.environ.get("UPDATE_DOCS"):
         PAGE.write_text(page)
     assert PAGE.read_text() == page, "UPDATE_DOCS=1 writes it anew"
 
 
-def page_of(rows: Mapping[str, Mapping[str, str]], mail: Mapping[str, str]) -> str:
+def page_of(rows: Mapping[str, Mapping[str, str]], mail: Mapping[str, str], hub: Mapping[str, str]) -> str:
     head = ["what happens", *(f"`{kind}`" for kind in HTTP_KINDS)]
     over_http = _table(head, [[name, *row.values()] for name, row in rows.items()])
     over_smtp = _table(["what happens", "`email`"], [[*row] for row in mail.items()])
-    return f"{HEAD}\n## Over HTTP\n\n{over_http}\n{BESIDES}\n## Over SMTP\n\n{over_smtp}"
+    over_amqp = _table(["what happens", "`eventhub`"], [[*row] for row in hub.items()])
+    return f"{HEAD}\n## Over HTTP\n\n{over_http}\n{BESIDES}\n## Over SMTP\n\n{over_smtp}\n## Over AMQP\n\n{over_amqp}"
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:
@@ -246,6 +317,7 @@ Written by `tests/contract/test_errors_page.py`, which asks every kind of sink a
   (`resend`), or keep a dead letter for a person (`skip`).
 - **paused**: the destination refuses the worker, not the event. Tried again; when three subjects in a row meet it, the
   sink is paused, keeps its events, and looks once a minute.
+- **at work**: the destination has it, or is busy with something before it. Looked at again, which is no attempt.
 - **dead letter**: the destination will never take this event. It is kept with its reason, and can be replayed.
 - **ended**: the destination is gone for good. This event and all that come become dead letters without being sent,
   until the worker is restarted.
@@ -254,6 +326,5 @@ Written by `tests/contract/test_errors_page.py`, which asks every kind of sink a
 BESIDES = """\
 `webhook` is meant without `on_unknown`; with it, where others are **unknown** it is so too. `github` takes 403 and 429
 for a limit where GitHub says so. `azuredevops` is *paused* by 203 and by what leads to a page to sign in. Answers whose
-text says that the set-up is at fault, and no event, pause the sink too: each kind's page names them. `eventhub` speaks
-AMQP: see its page.
+text says that the set-up is at fault, and no event, pause the sink too: each kind's page names them.
 """
