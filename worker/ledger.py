@@ -45,6 +45,8 @@ _CLOCKS_SECONDS = 5.0
 """How far the clocks of two machines may differ."""
 _WRITE_SECONDS = 5.0
 """How long the store may take to keep an intent; after that it is too late to act on it."""
+_LOOK_AGAIN_SECONDS = 5.0
+"""Most attempts end long before their deadline: who waits for somebody else's looks at it so often."""
 _FIRST_RETRY_SECONDS = 0.5
 _LONGEST_RETRY_SECONDS = 5.0
 
@@ -213,7 +215,7 @@ class Ledger:
             case EntryState.INTENT if own and not memo.unknown:
                 return True  # the store's answer was lost, or the failure could not be recorded
             case EntryState.INTENT if not own and entry.deadline > self._clock():
-                left = entry.deadline - self._clock()
+                left = min(entry.deadline - self._clock(), _LOOK_AGAIN_SECONDS)
                 raise Later(f"sink {self._sink}: somebody may be at this delivery", retry_after_seconds=left)
         if not own:
             memo.unknown, memo.unknown_since = True, entry.deadline

@@ -1,7 +1,10 @@
 """From an event on the hub to what it starts: once, although it is sent three times and workers are killed."""
 
 import asyncio
+import os
+import zlib
 from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +17,7 @@ from tests.apis.azureml import WORKSPACE as ML_WORKSPACE
 from tests.apis.datafactory import FACTORY, DataFactory
 from tests.apis.online_endpoints import ENDPOINT, OnlineEndpoints
 from tests.apis.online_endpoints import WORKSPACE as DEPLOYING_WORKSPACE
+from tests.contract.rigs.table import RIGS, Place
 from tests.identity_service import identity_service
 from tests.integration.scene import PARTITIONS, Scene, scene
 from tests.support import eventually
@@ -66,7 +70,13 @@ def registered(version: int, stage: str = "production") -> TrafficMessage:
 
 def sent_three_times(message: TrafficMessage) -> list[TrafficMessage]:
     """Twice under one partition key, and once under another: a copy that another partition's owner gets."""
-    return [message, message, replace(message, partition_key="elsewhere")]
+
+    def partition(key: str) -> int:
+        return zlib.crc32(key.encode()) % PARTITIONS  # the local hub's choice
+
+    here = partition(message.partition_key)
+    elsewhere = next(key for key in map(str, range(100)) if partition(key) != here)
+    return [message, message, replace(message, partition_key=elsewhere)]
 
 
 async def until_settled(stage: Scene, messages: int) -> None:
@@ -205,3 +215,28 @@ async def test_a_model_tagged_for_production_is_deployed_and_an_older_version_th
         await stage.family.stop([worker])
         assert await stage.letters() == []
     assert endpoints.changes_made == changes
+
+
+OTHERS = ("azureml_batch", "azuredevops", "blob", "github", "webhook")
+
+
+async def test_one_event_starts_each_of_the_other_machines_once(request, monkeypatch, tmp_path):
+    place = Place(tmp_path, monkeypatch, [], lambda: request.getfixturevalue("azurite"))
+    async with AsyncExitStack() as opened:
+        await opened.enter_async_context(identity_service(None, monkeypatch))
+        rigs = {kind: await opened.enter_async_context(RIGS[kind](place)) for kind in OTHERS}
+        stage = await opened.enter_async_context(scene(tmp_path))
+        sinks = [{"name": kind, "kind": kind, **rig.settings()} for kind, rig in rigs.items()]
+        stage.routing = {"sinks": sinks, "routes": [{"name": "all", "sinks": list(OTHERS)}]}
+        stage.environment = {name: value for name, value in os.environ.items() if name.startswith("CONTRACT_")}
+        worker = await stage.start_worker("one")
+        await stage.until_shared("one")
+        await stage.send(sent_three_times(registered(1)))
+        await until_settled(stage, 3)
+        await stage.family.stop([worker])
+        assert await stage.letters() == []
+        assert len(await rigs["blob"].service.blobs()) == 1
+        arrived = {kind: [each["id"] for each in rig.arrived()] for kind, rig in rigs.items()}
+    once = ["id of models/churn:1"]
+    # The copy of the other partition is known to the ledger; to the container, which is asked again, by its name.
+    assert arrived == dict.fromkeys(OTHERS, once) | {"blob": once * 2}

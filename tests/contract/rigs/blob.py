@@ -21,13 +21,13 @@ class BlobRig:
     """A blob's name tells whether it was written."""
 
     def __init__(self, service: BlobService) -> None:
-        self._service = service
+        self.service = service
 
     def settings(self) -> dict[str, Any]:
-        return {"connection_string_env": "CONTRACT_CONNECTION", "container": self._service.container}
+        return {"connection_string_env": "CONTRACT_CONNECTION", "container": self.service.container}
 
     def arrived(self) -> list[dict[str, Any]]:
-        return self._service.accepted
+        return self.service.accepted
 
     def next_time(self, mood: Mood) -> None:
         if mood is Mood.LOSES_THE_ANSWER:
@@ -37,9 +37,9 @@ class BlobRig:
 
     def answer_next(self, answer: Scripted) -> None:
         """The next request that writes is answered so."""
-        self._service.script.append(answer)
+        self.service.script.append(answer)
         if answer.drops:  # and so does the second one: the HTTP client tries a PUT again by itself
-            self._service.script.append(Scripted(drops=True))
+            self.service.script.append(Scripted(drops=True))
 
     def well_again(self) -> None:
         """It is."""
