@@ -1,5 +1,6 @@
 """config/: what is shipped can be used as it stands, and so can the examples in its comments."""
 
+import json
 import re
 import shutil
 import sys
@@ -11,6 +12,7 @@ from worker.cli import main
 from worker.loading import load
 
 CONFIG = Path(__file__).parents[2] / "config"
+SAMPLES = Path(__file__).parents[1] / "samples"
 ENVIRON = {
     "EVENTHUB_CONNECTION_STRING": (
         "Endpoint=sb://127.0.0.1:5672;SharedAccessKeyName=k;SharedAccessKey=a2V5;UseDevelopmentEmulator=true;"
@@ -22,8 +24,8 @@ ENVIRON = {
 
 
 def with_examples(text: str) -> tuple[str, list[str]]:
-    """The routes with the sinks that stand in comments, each named by the last route; and their names."""
-    names = re.findall(r"^  # - name: (\S+)$", text, re.MULTILINE)
+    """With what stands in comments: sinks, each named by a route too, and routes; and the names of these sinks."""
+    names = re.findall(r"^  # - name: (\S+)$", text.partition("\nroutes:\n")[0], re.MULTILINE)
     text = re.sub(r"^  # - name: .*\n(?:  #   .*\n)+", _uncommented, text, flags=re.MULTILINE)
     return text.replace("sinks: [audit]", f"sinks: [audit, {', '.join(names)}]"), names
 
@@ -36,6 +38,17 @@ def _uncommented(block: re.Match[str]) -> str:
 def folder(tmp_path: Path) -> Path:
     shutil.copytree(CONFIG, tmp_path / "config")
     return tmp_path / "config"
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    for name, value in ENVIRON.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "argv", ["worker", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    code = stopped.value.code or 0
+    assert isinstance(code, int)
+    return code
 
 
 def test_the_examples_in_comments_are_accepted_by_worker_check(folder: Path, monkeypatch, capsys):
@@ -63,13 +76,9 @@ def test_the_examples_in_comments_are_accepted_by_worker_check(folder: Path, mon
     ):
         (folder / secret).write_text(value)
     (folder / "routes.yaml").write_text(text.replace("/run/secrets/", ""))
-    for name, value in ENVIRON.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(sys, "argv", ["worker", "check", "--config", str(folder / "worker.yaml")])
-    with pytest.raises(SystemExit) as stopped:
-        main()
+    code = run(monkeypatch, "check", "--config", str(folder / "worker.yaml"))
     out, err = capsys.readouterr()
-    assert (stopped.value.code or 0, err) == (0, "")
+    assert (code, err) == (0, "")
     for kind in (
         "telemetry (webhook)",
         "oncall-mail (email)",
@@ -85,6 +94,36 @@ def test_the_examples_in_comments_are_accepted_by_worker_check(folder: Path, mon
         "archive (blob)",
     ):
         assert kind in out
+
+
+@pytest.mark.parametrize(
+    ("sample", "sinks"),
+    [
+        ("Microsoft.MachineLearningServices.DatasetDriftDetected.sdk", {"data-pipeline", "retrain-on-drift"}),
+        ("Microsoft.MachineLearningServices.RunCompleted.sdk", {"oncall-mail", "ml-channel"}),
+        ("Microsoft.MachineLearningServices.ModelRegistered.sdk", set()),
+        ("Microsoft.Storage.BlobCreated", set()),
+    ],
+)
+def test_the_routes_in_comments_take_the_events_that_they_are_for(folder: Path, monkeypatch, capsys, sample, sinks):
+    text, _ = with_examples((folder / "routes.yaml").read_text())
+    (folder / "routes.yaml").write_text(re.sub(r"sinks: \[audit, .*\]", "sinks: [audit]", text))
+    arguments = ("--json", "--config", str(folder / "worker.yaml"), str(SAMPLES / f"{sample}.eventgrid.json"))
+    assert run(monkeypatch, "explain", *arguments) == 0
+    routes = json.loads(capsys.readouterr().out.splitlines()[0])["routes"]
+    taken = {sink for route in routes if route["matched"] for sink in route["sinks"]}
+    assert taken == sinks | {"ordered", "archive", "audit"} | (taken & {"on-call", "retraining", "seen"})
+
+
+@pytest.mark.parametrize(("stage", "deployed"), [("production", True), ("staging", False)])
+def test_a_model_is_deployed_by_its_tag(folder: Path, monkeypatch, capsys, stage, deployed):
+    text, _ = with_examples((folder / "routes.yaml").read_text())
+    (folder / "routes.yaml").write_text(re.sub(r"sinks: \[audit, .*\]", "sinks: [audit]", text))
+    event = {"id": "1", "eventType": "Microsoft.MachineLearningServices.ModelRegistered", "subject": "models/m:1"}
+    (folder / "event.json").write_text(json.dumps(event | {"data": {"modelTags": {"stage": stage}}}))
+    run(monkeypatch, "explain", "--json", "--config", str(folder / "worker.yaml"), str(folder / "event.json"))
+    routes = json.loads(capsys.readouterr().out)["routes"]
+    assert deployed == any("serve-fraud" in route["sinks"] for route in routes if route["matched"])
 
 
 def test_an_example_with_a_mistake_would_be_noticed(folder: Path):
