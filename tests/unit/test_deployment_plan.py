@@ -228,6 +228,17 @@ def test_traffic_that_somebody_has_moved_by_hand_stays_there_until_a_newer_versi
     assert shifted_to(next_step(of_another_model, wanted("4"))) == "fraud-4"
 
 
+@pytest.mark.parametrize("state", ["Updating", "Scaling", "Failed"])
+@pytest.mark.parametrize("served", [None, version("3", 1)])
+def test_a_newer_version_that_somebody_gave_the_traffic_keeps_it_also_while_it_is_being_changed(state, served):
+    by_hand = serving("5", state, name="Green", key="", spec="")
+    live = endpoint(serving("4"), by_hand, traffic={"green": 100}, served=served)
+    for event in ("3", "4"):
+        assert isinstance(next_step(live, wanted(event)), Done)
+    newer = replace(live, deployments=[*live.deployments, serving("6")])
+    assert shifted_to(next_step(newer, wanted("6"))) == "fraud-6"
+
+
 def test_a_share_that_somebody_gave_by_hand_before_this_sink_shifted_anything_becomes_all():
     canary = endpoint(serving("3"), serving("4"), traffic={"fraud-3": 90, "fraud-4": 10}, served=version("3", 1))
     assert shifted_to(next_step(canary, wanted("4"))) == "fraud-4"
@@ -277,8 +288,16 @@ def test_what_a_deployment_serves_stands_in_its_tags_else_in_the_id_of_its_model
     by_id = read_deployment({"name": "blue", "properties": properties}, WORKSPACE)
     assert (by_id.model, by_id.version) == ("fraud", version("4"))
     tags = {"model": "fraud", "version": "5", "eventTime": "2026-01-01T00:00:01Z", "eventKey": "k", "spec": "s"}
-    by_tags = read_deployment({"name": "blue", "tags": tags, "properties": properties}, WORKSPACE)
-    assert by_tags == Deployment("blue", "Succeeded", "fraud", version("5", 1), "k", "s")
+    for model in (
+        f"{WORKSPACE}/models/Fraud/versions/5",
+        "azureml://locations/west/workspaces/w/models/fraud/versions/5",
+    ):
+        by_tags = read_deployment(
+            {"name": "blue", "tags": tags, "properties": properties | {"model": model}}, WORKSPACE
+        )
+        assert by_tags == Deployment("blue", "Succeeded", "fraud", version("5", 1), "k", "s")
+    changed_by_hand = read_deployment({"name": "blue", "tags": tags, "properties": properties}, WORKSPACE)
+    assert changed_by_hand == Deployment("blue", "Succeeded", "fraud", version("4"), "k", "s")
     registry = {"model": "azureml://registries/r/models/fraud/versions/4"}
     assert read_deployment({"name": "blue", "properties": registry}, WORKSPACE).model == registry["model"]
     assert read_deployment({"name": "blue"}, WORKSPACE).model is None

@@ -140,6 +140,8 @@ def _traffic_step(endpoint: Endpoint, wanted: Wanted) -> Step:
         return Done(why)
     if {name.lower(): share for name, share in endpoint.traffic.items()} == {newest.name.lower(): 100}:
         return Done(why) if endpoint.state == SUCCEEDED else _if_free(endpoint, Done(why))
+    if (live := _newer_with_traffic(endpoint, newest)) is not None:
+        return Done(f"version {live.version.text} ({live.name}) is {live.state} and has traffic, which it keeps")
     free = _if_free(endpoint, Shift(newest))
     if (
         isinstance(free, Shift)
@@ -184,6 +186,13 @@ def _newest_ready(endpoint: Endpoint, wanted: Wanted) -> Deployment | None:
     newest = [each for each in ready if not any(is_newer(other.version, each.version) for other in ready)]
     traffic = {name.lower(): share for name, share in endpoint.traffic.items()}
     return min(newest, key=lambda each: (-traffic.get(each.name.lower(), 0), each.name), default=None)
+
+
+def _newer_with_traffic(endpoint: Endpoint, newest: Deployment) -> Deployment | None:
+    """One that has traffic and is not ready now, as while somebody changes it: it may serve on."""
+    traffic = {name.lower() for name in endpoint.traffic}
+    live = (each for each in endpoint.deployments if each.name.lower() in traffic)
+    return next((each for each in live if is_newer(each.version, newest.version)), None)
 
 
 def _living(endpoint: Endpoint, wanted: Wanted) -> list[Deployment]:

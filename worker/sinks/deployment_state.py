@@ -131,16 +131,24 @@ def read_endpoint(
 
 
 def read_deployment(resource: Mapping[str, Any], workspace: str) -> Deployment:
-    """A deployment from the service's JSON: what it serves stands in its tags, else in the id of its model."""
+    """A deployment from the service's JSON: what it serves stands in its tags, else in the id of its model.
+
+    Tags also stay when somebody gives the deployment another model, and go with a copy of it: an id of the workspace
+    that names another version is right, and the tags are not.
+    """
     properties, tags = _mapping(resource.get("properties")), _mapping(resource.get("tags"))
     model, version = _text(tags.get(MODEL)), _text(tags.get(VERSION))
+    time = comparable(_text(tags.get(TIME)))
+    by_id = _of_asset(_text(properties.get("model")), workspace)
     if not (model and version):
-        model, version = _of_asset(_text(properties.get("model")), workspace)
+        model, version = by_id
+    elif by_id[1] and [each.lower() for each in by_id] != [model.lower(), version.lower()]:
+        (model, version), time = by_id, ""
     return Deployment(
         name=_text(resource.get("name")),
         state=_text(properties.get("provisioningState")),
         model=model or None,
-        version=Version(version, comparable(_text(tags.get(TIME)))),
+        version=Version(version, time),
         key=_text(tags.get(KEY)),
         spec=_text(tags.get(SPEC)),
     )
