@@ -180,6 +180,21 @@ async def test_what_was_seen_long_ago_is_not_acted_upon(service):
     assert service.changes_made == []
 
 
+async def test_a_look_is_as_old_as_its_first_request(service):
+    now = 0.0
+    service.put_there("fraud-3", "fraud", "3")
+
+    async def freeze() -> None:
+        nonlocal now
+        now += 60.0 * (service.asked[-1].path.endswith("/deployments"))
+
+    service.before = freeze
+    async with opened(service, monotonic=lambda: now) as sink:
+        with pytest.raises(InProgress, match="looked at long ago"):
+            await sink.deliver(V3)
+    assert service.changes_made == []
+
+
 # --- any order
 
 

@@ -60,6 +60,7 @@ class _Looked:
     resource: Mapping[str, Any]
     """As it came: a PUT replaces all of it."""
     at: float
+    """When it was asked for: it may be as old as that."""
 
 
 class AzureMlDeploymentSink:
@@ -153,6 +154,7 @@ class AzureMlDeploymentSink:
     # --- looking
 
     async def _look(self, attempt: "_Attempt") -> _Looked:
+        at = self._monotonic()
         resource = await attempt.read(self._url())
         deployments: list[Any] = []
         page: URL | None = self._url("deployments")
@@ -161,7 +163,7 @@ class AzureMlDeploymentSink:
             deployments += fields.get("value") or []
             page = self._same_host(fields.get("nextLink"))
         endpoint = read_endpoint(self._settings.endpoint, resource, deployments, self._settings.workspace)
-        return _Looked(endpoint, resource, self._monotonic())
+        return _Looked(endpoint, resource, at)
 
     def _url(self, *more: str) -> URL:
         path = "/".join((self._settings.workspace, "onlineEndpoints", self._settings.endpoint, *more))
