@@ -3,7 +3,8 @@
 As documented: a token for Resource Manager, the version 2018-06-01, who is not there (404), a parameter that has no
 default and is not given or is of another type (400), parameters as texts in the list of runs, filters, pages, and times
 by which a run was updated. By experience, not by documents: a parameter that the pipeline does not declare is ignored,
-and what is declared as a SecureString is hidden in the list. A run is listed only when the index has seen it.
+and what is declared as a SecureString is hidden in the list. A run is listed only when the index has seen it. Pipelines are
+found in any case, as documented; whether the filter of runs is as patient is not, so here it is not.
 """
 
 import time
@@ -95,6 +96,7 @@ class DataFactory(ApiService):
 
     def start(self, pipeline: str, given: dict[str, Any], *, invoked_by: str = "Manual") -> Run:
         """Starts a run as the API does, or as a trigger or a person would. Raises Refused."""
+        pipeline = next((name for name in self.pipelines if name.casefold() == pipeline.casefold()), pipeline)
         declared = self.pipelines.get(pipeline)
         if declared is None:
             raise Refused(404, "PipelineNotFound", f"there is no pipeline {pipeline}")

@@ -13,8 +13,8 @@ from worker.sinks.datafactory import DataFactorySettings, DataFactorySink
 class Clock:
     """Soon after the events of `tests.deliveries` reached the hub."""
 
-    def __init__(self) -> None:
-        self.now = 100.0
+    def __init__(self, now: float = 100.0) -> None:
+        self.now = now
 
     def __call__(self) -> float:
         return self.now

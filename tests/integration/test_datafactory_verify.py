@@ -64,6 +64,27 @@ async def test_none_is_found_among_those_of_others_and_of_other_pipelines(servic
     assert await verified(service, clock) is False
 
 
+async def test_a_run_is_found_though_the_factory_writes_the_pipelines_name_in_another_case(service, clock):
+    service.pipelines["other"] = service.pipelines["retrain"]
+    async with opened(settings_for(service, pipeline="ReTrain"), clock) as sink:
+        await sink.deliver(DELIVERY)
+    service.page_size = 2
+    for _ in range(3):
+        clock.now += 1
+        service.start("other", OTHERS)
+    assert await verified(service, clock, pipeline="ReTrain") is True
+    assert await verified(service, clock, delivery_of(ELEMENT | {"id": "another"}), pipeline="ReTrain") is False
+
+
+@pytest.mark.parametrize("behind", [-3600, 600, 3600])
+async def test_a_run_is_found_by_a_machine_whose_clock_is_wrong(service, clock, behind):
+    clock.now = 2 * DAY
+    delivery = came_at(clock())
+    service.start("retrain", OURS)
+    async with opened(settings_for(service), Clock(clock() - behind)) as sink:
+        assert await sink.verify(delivery) is True
+
+
 async def test_where_no_run_was_ever_started_ours_was_not_either(service, clock):
     assert await verified(service, clock) is False
 

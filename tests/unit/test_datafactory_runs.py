@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.sinks.datafactory_runs import Trace, Window, question, traces_in, verdict
+from worker.sinks.datafactory_runs import Trace, Window, question, runs_of, traces_in, verdict
 
 KEY, OTHER = "a" * 64, "b" * 64
 NOW = 1_700_000_000.0
@@ -87,11 +87,17 @@ def test_nothing_is_told_by_runs_that_may_be_ours_and_show_no_key_or_of_a_pipeli
 def test_it_asks_for_all_runs_of_the_pipeline_since_the_event_came_in_an_order_that_stays():
     assert question("retrain", WINDOW, None) == {
         "lastUpdatedAfter": "2023-11-14T21:13:20.000Z",
-        "lastUpdatedBefore": "2023-11-14T22:18:20.000Z",
+        "lastUpdatedBefore": "2023-11-15T22:13:20.000Z",
         "filters": [{"operand": "PipelineName", "operator": "Equals", "values": ["retrain"]}],
         "orderBy": [{"orderBy": "RunStart", "order": "DESC"}],
     }
     assert question("retrain", WINDOW, "next")["continuationToken"] == "next"
+    assert "filters" not in question(None, WINDOW, None)
+
+
+def test_a_run_is_of_the_pipeline_in_any_case_and_one_without_a_name_may_be():
+    runs = [run(pipelineName="ReTrain"), run(pipelineName="retrain-all"), run(), "a run"]
+    assert runs_of("retrain", runs) == [runs[0], *runs[2:]]
 
 
 def test_a_window_knows_whether_all_of_it_is_remembered():

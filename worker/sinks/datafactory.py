@@ -21,7 +21,7 @@ from yarl import URL
 
 from worker.errors import Misconfigured, OutcomeUnknown, Rejected, SinkUnavailable, WorkerError
 from worker.sinks import Delivery, TokenSource
-from worker.sinks.datafactory_runs import REMEMBERED_SECONDS, Trace, Window, question, traces_in, verdict
+from worker.sinks.datafactory_runs import REMEMBERED_SECONDS, Trace, Window, question, runs_of, traces_in, verdict
 from worker.sinks.patterns import Pattern, TemplateValue
 from worker.sinks.rest import ArmSettings, Reply, RestClient, bearer_of
 from worker.sinks.runs import tried_since
@@ -160,12 +160,17 @@ class DataFactorySink:
 
     async def _traces(self, delivery: Delivery, window: Window) -> set[Trace]:
         """What the runs of the window say: all of them, or those up to one that is ours."""
+        # A pipeline is found by its name in any case. Whether its runs are is documented nowhere: where there are none
+        # by that name, it may be another spelling than the factory's.
+        return await self._listed(delivery, window, self._settings.pipeline) or await self._listed(delivery, window)
+
+    async def _listed(self, delivery: Delivery, window: Window, filtered_by: str | None = None) -> set[Trace]:
         parameter, pipeline = self._settings.event_key_parameter, self._settings.pipeline
         traces: set[Trace] = set()
         continuation: str | None = None
         for _ in range(_MOST_PAGES):
-            reply = await self._client.request("POST", self._query_url, question(pipeline, window, continuation))
-            runs = _runs(reply)
+            reply = await self._client.request("POST", self._query_url, question(filtered_by, window, continuation))
+            runs = runs_of(pipeline, _runs(reply))
             traces |= traces_in(runs, key=delivery.idempotency_key, parameter=parameter, window=window)
             continuation = reply.fields.get("continuationToken")
             if not continuation or Trace.OURS in traces:

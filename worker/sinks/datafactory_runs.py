@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-_CLOCKS_SECONDS = 300.0
-"""How far the clocks of the hub, of Data Factory and of this machine may be apart."""
+_AHEAD_SECONDS = 86_400.0
+"""How far this machine's clock may be behind that of Data Factory: a run that is past the window's end is not listed,
+and would be started again. Nothing is lost by asking for what is to come."""
 REMEMBERED_SECONDS = 45 * 86_400.0
 """How long Data Factory keeps runs, as its documentation says."""
 _KEY = re.compile(r"[0-9a-f]{64}")
@@ -31,24 +32,35 @@ class Window:
     @classmethod
     def since(cls, tried: float, now: float) -> "Window":
         """From before the first attempt that there can have been (`runs.tried_since`)."""
-        return cls(max(tried, 0.0), now + _CLOCKS_SECONDS)
+        return cls(max(tried, 0.0), now + _AHEAD_SECONDS)
 
     @property
     def is_remembered(self) -> bool:
         """Whether Data Factory still knows all of it."""
-        return self.ends - self.begins < REMEMBERED_SECONDS
+        return self.ends - _AHEAD_SECONDS - self.begins < REMEMBERED_SECONDS
 
 
-def question(pipeline: str, window: Window, continuation: str | None) -> dict[str, Any]:
-    """The body of a request for one page of the pipeline's runs, the newest first."""
-    asked = {
+def question(pipeline: str | None, window: Window, continuation: str | None) -> dict[str, Any]:
+    """The body of a request for one page of the pipeline's runs, the newest first; None: of the whole factory's."""
+    asked: dict[str, Any] = {
         "lastUpdatedAfter": _time(window.begins),
         "lastUpdatedBefore": _time(window.ends),
-        "filters": [{"operand": "PipelineName", "operator": "Equals", "values": [pipeline]}],
         # An order that does not change while runs go on: a page must not lose one to the page before.
         "orderBy": [{"orderBy": "RunStart", "order": "DESC"}],
     }
+    if pipeline is not None:
+        asked["filters"] = [{"operand": "PipelineName", "operator": "Equals", "values": [pipeline]}]
     return asked if continuation is None else {**asked, "continuationToken": continuation}
+
+
+def runs_of(pipeline: str, runs: Iterable[Any]) -> list[Any]:
+    """Those that are not another pipeline's; names are the same in any case."""
+    return [run for run in runs if not _is_another(pipeline, run)]
+
+
+def _is_another(pipeline: str, run: Any) -> bool:
+    name = run.get("pipelineName") if isinstance(run, Mapping) else None
+    return isinstance(name, str) and name.casefold() != pipeline.casefold()
 
 
 class Trace(StrEnum):
