@@ -181,6 +181,14 @@ def test_a_deployment_that_has_the_name_and_serves_something_else_is_not_overwri
         assert "not overwritten" in step.why
 
 
+def test_names_of_deployments_are_the_same_in_any_case():
+    written_otherwise = serving("4", name="Fraud-4", model="other")
+    assert isinstance(next_step(endpoint(written_otherwise), wanted("4", shift=False)), Refuse)
+    live = endpoint(serving("3", name="Fraud-3"), serving("4"), traffic={"FRAUD-3": 100})
+    assert shifted_to(next_step(live, wanted("4"))) == "fraud-4"
+    assert next_step(replace(live, traffic={"Fraud-4": 100}), wanted("4")) == Done()
+
+
 def test_where_nobody_can_tell_which_version_is_newer_nothing_is_done_and_that_is_said():
     step = next_step(endpoint(serving("rc1", version=version("rc1"))), wanted("rc2"))
     assert isinstance(step, Refuse)
