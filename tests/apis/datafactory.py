@@ -3,8 +3,8 @@
 As documented: a token for Resource Manager, the version 2018-06-01, who is not there (404), a parameter that has no
 default and is not given or is of another type (400), parameters as texts in the list of runs, filters, pages, and times
 by which a run was updated. By experience, not by documents: a parameter that the pipeline does not declare is ignored,
-and what is declared as a SecureString is hidden in the list. A run is listed only when the index has seen it. A pipeline
-is found in any case, as documented; whether the filter of runs is so patient is not, and here it is not.
+and what is declared as a SecureString is hidden in the list. A run is listed only when the index has seen it. A
+pipeline is found in any case, as documented; whether the filter of runs is so patient is not, and here it is not.
 """
 
 import time
