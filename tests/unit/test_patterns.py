@@ -21,6 +21,7 @@ DATA = {
     "nothing": None,
     "modelTags": {"stage": "production", "Stage": "other"},
     "list": [{"Name": "first"}, 2],
+    "items": 5,
 }
 DELIVERY = delivery_of(ELEMENT | {"data": DATA})
 
@@ -46,6 +47,11 @@ def filled(value: object) -> object:
         ("{{ event.data.modelTags.Stage }}", "other"),
         ("{{ event.data['modelTags']['STAGE'] }}", "production"),
         ("{{ event.data.list[0].name }}", "first"),
+        ("{{ event.data['items'] }}", 5),
+        (
+            "{% for name, value in event.data.modelTags.items() %}{{ name }}={{ value }} {% endfor %}",
+            "stage=production Stage=other ",
+        ),
         ("{{ event.data.modelTags }}", {"stage": "production", "Stage": "other"}),
         ("{{ event.data.modelTags | tojson }}", '{"Stage": "other", "stage": "production"}'),
         ("{{ event.data.missing | default('none') }}", "none"),
@@ -84,6 +90,8 @@ def test_where_a_text_is_needed_a_number_becomes_its_digits():
         ("x {{ 1 / 0 }}", "inputs: line 1: division by zero"),
         ("{{ event.data.modelName.__class__.__mro__ }}", "inputs: "),
         ("{{ 2 ** 70 }}", "inputs: JSON cannot hold the value: Integer exceeds 64-bit range"),
+        ("{{ event.data.items }}", r"inputs: items is a method here; write \['items'\]"),
+        ("n={{ event.data.modelTags.values }}", "inputs: line 1: values is a method here"),
         ("{{ 'x' * 3000000 }} and more", "writes more than 2,000,000 characters"),
     ],
 )

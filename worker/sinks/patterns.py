@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from types import BuiltinMethodType
 from typing import Annotated, Any
 
 import orjson
@@ -20,7 +21,17 @@ from worker.notice import Notice, notice_of
 from worker.sinks import Delivery
 from worker.sinks.templating import BrokenTemplate, filled, parsed, sandbox, unfillable, unreadable
 
+
+def _no_method(value: Any) -> Any:
+    # Jinja takes a method for an attribute: `event.data.items` would go out as "<built-in method items of …>".
+    if isinstance(value, BuiltinMethodType):
+        name = value.__name__
+        raise TypeError(f"{name} is a method here; write ['{name}'] for what the event has under that name")
+    return value
+
+
 _ENVIRONMENT = sandbox(html=False, filters={})
+_ENVIRONMENT.finalize = _no_method
 _NAMES = ("event", "delivery", "notice")
 """What templates are filled in from."""
 _ONE_EXPRESSION = re.compile(r"\{\{((?:(?!\{\{|\}\}).)+)\}\}", re.DOTALL)
@@ -160,7 +171,7 @@ def _expression(text: str) -> _Fill:
 
     def fill(variables: Mapping[str, Any]) -> Any:
         try:
-            value = expression(**variables)
+            value = _no_method(expression(**variables))
             if isinstance(value, Undefined):
                 str(value)  # raises what is missing, in words
         except Exception as error:  # noqa: BLE001 - a template computes: it can fail in every way that Python can
