@@ -91,6 +91,10 @@ def checked_account_url(value: str) -> str:
     local = url.scheme == "http" and url.hostname in ("127.0.0.1", "localhost", "::1")
     if (url.scheme != "https" and not local) or not url.hostname or url.query or url.fragment or "@" in url.netloc:
         raise ValueError(message)
+    if ".dfs." in url.hostname or (".blob." in url.hostname and url.path.strip("/")):
+        raise ValueError(
+            "is not of the form https://NAME.blob.core.windows.net; write the blob address of the account alone"
+        )
     return value.rstrip("/")
 
 

@@ -45,6 +45,14 @@ def is_env_name(text: str) -> bool:
     return _ENV_NAME.fullmatch(text) is not None
 
 
+_LIKE_A_TOKEN = re.compile(r"(?=.*[0-9])(?=.*[a-z])[\w-]{32,}", re.ASCII)
+
+
+def _shows(name: str) -> bool:
+    """Whether a name may be repeated: a token that was written where the name of its place belongs may not."""
+    return _LIKE_A_TOKEN.fullmatch(name) is None
+
+
 class Secret:
     """A value that stands in an environment variable or a file: read when it is used, never printed.
 
@@ -92,12 +100,13 @@ class Secret:
             raise ConfigError([f"{self.source}: {NO_ENV_NAME}"])
         value = self._environ.get(name, "")
         if not value:
-            raise ConfigError([f"{self.source}: the environment variable {name} is not set; set it, or name another"])
+            which = "the environment variable " + name if _shows(name) else "the environment variable that it names"
+            raise ConfigError([f"{self.source}: {which} is not set; set it, or name another"])
         return value
 
     def _from_file(self, file: Path) -> str:
         # A connection string or a URL that was written where a path belongs must not come out again.
-        shown = str(file) if re.fullmatch(r"[\w./~ -]+", str(file)) else "the file"
+        shown = str(file) if re.fullmatch(r"[\w./~ -]+", str(file)) and _shows(file.name) else "the file"
         try:
             value = file.read_text(encoding="utf-8").removesuffix("\n").removesuffix("\r")
         except UnicodeDecodeError:

@@ -220,3 +220,19 @@ async def test_the_log_gets_its_line_on_stderr(tmp_path):
     assert code == 0
     [line] = [line for line in text.splitlines() if line.startswith("{")]
     assert orjson.loads(line)["route"] == "worker send-test"
+
+
+async def test_a_sample_without_what_a_template_names_is_said_with_how_to_choose_another(tmp_path):
+    factory = "/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/ml/providers/Microsoft.DataFactory"
+    sink = {
+        "kind": "datafactory",
+        "factory": f"{factory}/factories/ml",
+        "pipeline": "retrain",
+        "parameters": {"drift": "{{ event.data.driftCoefficient }}"},
+    }
+    code, text = await send_test(tmp_path, sink, "--dry-run")
+    assert code == 1
+    assert "sink out: parameters.drift: there is no driftCoefficient in the event's data; " in text
+    assert "of the sample failed-run; --sample and --event choose another event" in text
+    code, text = await send_test(tmp_path, sink, "--dry-run", "--sample", "drift")
+    assert (code, '"drift": 0.83' in text) == (0, True)

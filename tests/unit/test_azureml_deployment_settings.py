@@ -7,7 +7,10 @@ from worker.samples import Sample
 from worker.sinks.azureml_deployment import AzureMlDeploymentSink
 from worker.sinks.deployment_settings import AzureMlDeploymentSettings, DeploymentRequest
 
-WORKSPACE = "/subscriptions/s/resourceGroups/ml-rg/providers/Microsoft.MachineLearningServices/workspaces/team-ml"
+SUBSCRIPTION = "00000000-0000-0000-0000-000000000001"
+WORKSPACE = (
+    f"/subscriptions/{SUBSCRIPTION}/resourceGroups/ml-rg/providers/Microsoft.MachineLearningServices/workspaces/team-ml"
+)
 GOOD = {
     "name": "serve",
     "kind": "azureml_deployment",
@@ -58,10 +61,12 @@ def test_what_is_left_out_has_a_careful_value():
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"workspace": "team-ml"}, "is no id of a workspace; write /subscriptions/ID"),
+        ({"workspace": "team-ml"}, "is no id of a workspace; write what `az ml workspace show"),
         ({"workspace": f"{WORKSPACE}/models/m"}, "is no id of a workspace"),
         ({"workspace": f"{WORKSPACE}?x=y"}, "is no id of a workspace"),
+        ({"workspace": WORKSPACE.replace(SUBSCRIPTION, "ID")}, "is no id of a workspace"),
         ({"workspace": None}, "valid string"),
+        ({"endpoint": "https://fraud.westeurope.inference.ml.azure.com/score"}, "write the name alone"),
         ({"endpoint": "4ever"}, "match pattern"),
         ({"endpoint": "double--dash"}, "match pattern"),
         ({"endpoint": "dash-at-the-end-"}, "match pattern"),

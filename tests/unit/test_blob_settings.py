@@ -30,6 +30,12 @@ def test_settings_that_make_sense_are_taken(change):
         ({"connection_string_env": None}, (), "one of connection_string_env, connection_string_file, account_url is"),
         ({"account_url": "https://a.blob.core.windows.net"}, (), "exclude each other"),
         ({"connection_string": STRING}, ("connection_string",), "Extra inputs"),
+        (
+            {"account_url": "https://a.blob.core.windows.net/c-1"},
+            ("account_url",),
+            "write the blob address of the account",
+        ),
+        ({"account_url": "https://a.dfs.core.windows.net"}, ("account_url",), "write the blob address of the account"),
         ({"account_url": "https://a.blob.core.windows.net/?sig=hidden"}, ("account_url",), "is not of the form"),
         ({"container": "My_Events"}, ("container",), "is not the name of a container"),
         ({"prefix": "raw"}, ("prefix",), "match pattern"),

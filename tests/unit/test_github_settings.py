@@ -40,8 +40,8 @@ def test_an_unknown_outcome_is_verified_unless_told_otherwise():
 @pytest.mark.parametrize(
     ("change", "place", "reason"),
     [
-        ({"repository": "https://github.com/octo/models"}, ("repository",), "pattern"),
-        ({"repository": "models"}, ("repository",), "pattern"),
+        ({"repository": "https://github.com/octo/models"}, ("repository",), "is no repository; write owner/name"),
+        ({"repository": "models"}, ("repository",), "is no repository; write owner/name"),
         ({"token_env": None}, (), "one of token_env, token_file is needed"),
         ({"token": "hidden"}, ("token",), "Extra inputs"),
         ({"workflow": None}, (), "one of workflow, event_type is needed"),

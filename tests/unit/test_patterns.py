@@ -55,6 +55,7 @@ def filled(value: object) -> object:
         ("{{ event.data.modelTags }}", {"stage": "production", "Stage": "other"}),
         ("{{ event.data.modelTags | tojson }}", '{"Stage": "other", "stage": "production"}'),
         ("{{ event.data.missing | default('none') }}", "none"),
+        ("{% for event in event.data.list[:1] %}{{ event.name }}{% endfor %}", "first"),
         ("{{ event.id }} {{ event.type }} {{ event.subject }}", f"e1 {ELEMENT['eventType']} {ELEMENT['subject']}"),
         ("{{ event.source }}", ELEMENT["topic"]),
         ("{{ event.time }}", ELEMENT["eventTime"]),
@@ -84,7 +85,9 @@ def test_where_a_text_is_needed_a_number_becomes_its_digits():
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        ({"lr": "{{ event.data.rate }}"}, "inputs.lr: .*rate.*default"),
+        ({"lr": "{{ event.data.rate }}"}, "inputs.lr: there is no rate in the event's data; .*default"),
+        ("a {{ event.data.modelTags.who }}", "line 1: there is no who in the event's data; "),
+        ("{{ notice.titel }}", "there is no titel in notice; "),
         ({"all": ["{{ event.data.list[7].x }}"]}, r"inputs.all\[0\]: "),
         ("{{ event.data.modelName.nothing.here }}", "nothing"),
         ("x {{ 1 / 0 }}", "inputs: line 1: division by zero"),
@@ -105,6 +108,9 @@ def test_what_cannot_be_filled_in_is_rejected_with_the_place_and_what_to_do(valu
     [
         ({"a": ["ok", "{{ event."]}, r"a\[1\]: line 1: "),
         ({"a": {"b": "{% if %}"}}, r"a\.b: line 1: "),
+        ("{{ event.sbject }}", "there is no sbject in event; did you mean subject?"),
+        ("{{ event.modelName | default('') }}", "there is no modelName in event; write event.data.modelName, or one"),
+        ("a {{ delivery.key }}", "there is no key in delivery; there are route, sink, idempotency_key"),
         ("{{ evnt.id }}", "evnt is no name that templates know; did you mean event?"),
         ("{{ lipsum() }}", "lipsum is no name that templates know; there are event, delivery, notice"),
         ("{{ event.id | random }}", "random"),

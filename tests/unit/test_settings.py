@@ -90,6 +90,14 @@ def test_a_secret_file_that_cannot_be_used_is_named_with_the_reason(tmp_path, co
     assert str(caught.value).startswith(f"key_file: {file} {reason}")
 
 
+@pytest.mark.parametrize("token", [f"ghp_{'a1B2' * 9}", "a2b3" * 13])
+def test_a_token_that_stands_where_its_place_belongs_is_not_repeated(tmp_path, token):
+    for secret in (Secret("token", env=token, environ={}), Secret("token", file=tmp_path / token)):
+        with pytest.raises(ConfigError) as caught:
+            secret.read()
+        assert token not in str(caught.value)
+
+
 def test_a_section_without_the_secret_has_none():
     assert Secret.of(Section(), "key") is None
 

@@ -173,9 +173,15 @@ class _Trial:
 
     @property
     def _preview(self) -> str:
+        from worker.errors import Rejected
         from worker.trial import preview
 
-        return preview(self.sink, self.delivery, self.settings)
+        try:
+            return preview(self.sink, self.delivery, self.settings)
+        except Rejected as error:
+            if not isinstance(self.what, Sample):
+                raise
+            raise Rejected(f"{error} (of the sample {self.what}; --sample and --event choose another event)") from None
 
     @property
     def _destination(self) -> str | None:

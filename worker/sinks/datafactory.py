@@ -49,7 +49,7 @@ class DataFactorySettings(ArmSettings):
     kind: Literal["datafactory"] = "datafactory"
     factory: str
     """The factory's whole ARM id."""
-    pipeline: str = Field(pattern=r"^[A-Za-z0-9_][^<>*#.%&:\\+?/]*$", max_length=260)
+    pipeline: str = Field(max_length=260)
     """The pipeline's name."""
     parameters: dict[str, TemplateValue] = Field(default_factory=dict)
     """The run's parameters, of any type of JSON; texts may be templates. One that the pipeline declares without a
@@ -71,6 +71,13 @@ class DataFactorySettings(ArmSettings):
                 "is no ARM id of a factory; write /subscriptions/…/resourceGroups/…/providers/Microsoft.DataFactory/"
                 "factories/NAME, as `az datafactory show --query id` prints it"
             )
+        return text
+
+    @field_validator("pipeline")
+    @classmethod
+    def _name_alone(cls, text: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9_][^<>*#.%&:\\+?/]*", text):
+            raise ValueError("is no name of a pipeline; write the name alone, as Data Factory Studio shows it")
         return text
 
     @model_validator(mode="after")

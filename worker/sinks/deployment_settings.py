@@ -15,6 +15,7 @@ from worker.about import WORKSPACE
 from worker.errors import Rejected
 from worker.quiet import QuietSettings
 from worker.sinks import Delivery
+from worker.sinks.azureml import WorkspaceId
 from worker.sinks.deployment_plan import Wanted
 from worker.sinks.deployment_state import TAGS, Version, comparable, deployment_name
 from worker.sinks.patterns import Pattern, TemplateText
@@ -35,7 +36,7 @@ class AzureMlDeploymentSettings(ArmSettings):
     asking why something went wrong."""
 
     kind: Literal["azureml_deployment"] = "azureml_deployment"
-    workspace: str
+    workspace: WorkspaceId
     """The whole id of the workspace: /subscriptions/…/workspaces/NAME. Events of other workspaces are rejected."""
     endpoint: str = Field(pattern=r"^[A-Za-z](-?[A-Za-z0-9]){2,31}$", max_length=32)
     """The online endpoint, which must exist."""
@@ -65,15 +66,17 @@ class AzureMlDeploymentSettings(ArmSettings):
     timeout_seconds: float = Field(default=30, gt=0, le=600)
     """For one request, from the connection (10 s at most) to the answer's status. A token before it has 10 s."""
 
-    @field_validator("workspace")
+    @field_validator("workspace", mode="before")
     @classmethod
-    def _whole_id(cls, text: str) -> str:
-        if not WORKSPACE.fullmatch(text) or re.search(r"[\s?#%]", text):
-            raise ValueError(
-                "is no id of a workspace; write /subscriptions/ID/resourceGroups/GROUP/providers/"
-                "Microsoft.MachineLearningServices/workspaces/NAME"
-            )
-        return text.rstrip("/")
+    def _without_slash(cls, text: object) -> object:
+        return text.rstrip("/") if isinstance(text, str) else text
+
+    @field_validator("endpoint", mode="before")
+    @classmethod
+    def _no_url(cls, text: object) -> object:
+        if isinstance(text, str) and "/" in text:
+            raise ValueError("is no name of an endpoint; write the name alone, as `az ml online-endpoint list` says it")
+        return text
 
     @field_validator("environment", "code")
     @classmethod

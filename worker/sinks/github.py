@@ -65,7 +65,7 @@ class GitHubSettings(RestSettings):
     settles_seconds: float = Field(default=300, ge=0, le=3600)
     """verify: how long after an attempt a run may have been started and not be listed: seconds, and when Actions is
     slow, minutes. Who asks too soon starts twice."""
-    repository: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*/[A-Za-z0-9._-]+$")
+    repository: str
     """Whose workflow: owner/name."""
     token_env: str | None = None
     token_file: FilePath | None = None
@@ -90,6 +90,13 @@ class GitHubSettings(RestSettings):
         if URL(text, encoded=True).raw_query_string:
             raise ValueError("holds a query; write https://HOST/api/v3")
         return text.rstrip("/")
+
+    @field_validator("repository")
+    @classmethod
+    def _owner_and_name(cls, text: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*/[A-Za-z0-9._-]+", text):
+            raise ValueError("is no repository; write owner/name, without https:// and the host")
+        return text
 
     @field_validator("workflow")
     @classmethod

@@ -7,13 +7,13 @@ gives the same value at each attempt. What cannot be filled in makes a dead lett
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from types import BuiltinMethodType
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import orjson
-from jinja2 import TemplateSyntaxError, Undefined, meta
+from jinja2 import TemplateSyntaxError, Undefined, meta, nodes
 from pydantic import AfterValidator
 
 from worker.errors import Rejected
@@ -46,6 +46,8 @@ _Fill = Callable[[Mapping[str, Any]], Any]
 class Fields(dict[str, Any]):
     """An object of an event's data, whose names are found in any case."""
 
+    _called = "the event's data"
+
     def __missing__(self, name: str) -> Any:
         folded = name.casefold()
         for key in self:
@@ -58,6 +60,7 @@ class Fields(dict[str, Any]):
 class _Event:
     """An event as these templates see it: as it came, absent attributes are empty."""
 
+    _called: ClassVar = "event"
     id: str
     type: str
     source: str
@@ -70,11 +73,18 @@ class _Event:
 class _Delivery:
     """A delivery as templates see it."""
 
+    _called: ClassVar = "delivery"
     route: str
     sink: str
     idempotency_key: str
     replayed: bool
     late_by_ms: int | None
+
+
+_ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
+    "event": tuple(each.name for each in fields(_Event)),
+    "delivery": tuple(each.name for each in fields(_Delivery)),
+}
 
 
 class Pattern:
@@ -155,10 +165,28 @@ def _compiled_text(text: str, where: str) -> _Fill:
 
 
 def _check_names(text: str) -> None:
-    for name in sorted(meta.find_undeclared_variables(_ENVIRONMENT.parse(text)) - set(_NAMES)):
-        near = get_close_matches(name, _NAMES, n=1)
-        suggestion = f"did you mean {near[0]}?" if near else f"there are {', '.join(_NAMES)}"
-        raise BrokenTemplate(f"{name} is no name that templates know; {suggestion}")
+    template = _ENVIRONMENT.parse(text)
+    for name in sorted(meta.find_undeclared_variables(template) - set(_NAMES)):
+        raise BrokenTemplate(f"{name} is no name that templates know; {_instead(name, _NAMES)}")
+    named_anew = {each.name for each in template.find_all(nodes.Name) if each.ctx == "store"}
+    for each in template.find_all(nodes.Getattr):
+        if isinstance(each.node, nodes.Name) and each.node.name not in named_anew:
+            _check_attribute(each.node.name, each.attr)
+
+
+def _check_attribute(of: str, name: str) -> None:
+    """What no event has makes each of them a dead letter."""
+    known = _ATTRIBUTES.get(of)
+    if known and name not in known:
+        what = f"{of}.data.{name}" if of == "event" else ""
+        raise BrokenTemplate(f"there is no {name} in {of}; {_instead(name, known, what)}")
+
+
+def _instead(name: str, known: tuple[str, ...], what: str = "") -> str:
+    near = get_close_matches(name, known, n=1)
+    if near:
+        return f"did you mean {near[0]}?"
+    return f"write {what}, or one of {', '.join(known)}" if what else f"there are {', '.join(known)}"
 
 
 def _text(text: str) -> _Fill:
@@ -206,6 +234,8 @@ def _variables(delivery: Delivery) -> dict[str, Any]:
 
 class _LazyNotice:
     """The notice of a delivery, made when a template asks for it: few do."""
+
+    _called = "notice"
 
     def __init__(self, delivery: Delivery) -> None:
         self._delivery = delivery

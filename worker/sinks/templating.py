@@ -17,6 +17,17 @@ OUTPUT_CHARACTERS = 2_000_000
 _ERROR_CHARACTERS = 300
 
 
+class _Missing(StrictUndefined):
+    """A name that is not there, in the words of those who write templates: they know no classes of Python's."""
+
+    @property
+    def _undefined_message(self) -> str:
+        called = getattr(type(self._undefined_obj), "_called", None)
+        if self._undefined_hint is None and isinstance(called, str):
+            return f"there is no {self._undefined_name} in {called}"
+        return super()._undefined_message
+
+
 class BrokenTemplate(Exception):
     """A template that cannot be read or filled in; the text says which line, why, and what to do."""
 
@@ -24,7 +35,7 @@ class BrokenTemplate(Exception):
 def sandbox(*, html: bool, filters: Mapping[str, Callable[..., Any]]) -> ImmutableSandboxedEnvironment:
     """Where templates are filled in, with these filters beside Jinja's own; html: values are escaped."""
     environment = ImmutableSandboxedEnvironment(
-        undefined=StrictUndefined, autoescape=html, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=False
+        undefined=_Missing, autoescape=html, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=False
     )
     del environment.globals["lipsum"]
     del environment.filters["random"]
