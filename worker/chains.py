@@ -83,6 +83,8 @@ class Job:
     """It is to be tried, whatever its owner would say."""
     again: bool = False
     """An earlier life may have tried it: it was in the hub before this one began."""
+    progress: str = ""
+    """What the destination last said that is at work on it."""
     made_here: bool = False
     """The worker wrote it itself: a digest."""
 

@@ -101,6 +101,8 @@ def _summary(config: "Config") -> dict[str, str | list[str]]:
 
     source, store = config.worker.source, config.worker.store
     where = store.path if store.kind == "sqlite" else f"container {store.container}"
+    used = {name for spec in config.routing.specs for name in spec.sinks}
+    unused = [sink.name for sink in config.sinks if sink.name not in used]
     return {
         "config": str(config.file),
         "routes_file": str(config.routing.file),
@@ -109,6 +111,7 @@ def _summary(config: "Config") -> dict[str, str | list[str]]:
         "store": f"{store.kind}, {where}",
         "sinks": [f"{sink.name} ({of_kind(sink.kind)})" for sink in config.sinks],
         "routes": [spec.name for spec in config.routing.specs],
+        **({"unused_sinks": [f"{name} (no route names it: it gets nothing)" for name in unused]} if unused else {}),
     }
 
 

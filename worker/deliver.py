@@ -315,6 +315,9 @@ class Lane:
             self._give_up(job, f"not done in its time; the last: {error}")
             self._chains.advance(chain, self._goes_aside)
             return Outcome.EXPIRED
+        if job.progress != str(error):
+            job.progress = str(error)
+            _log.info("delivery in progress", sink=self.name, key=job.delivery.idempotency_key, why=job.progress)
         job.attempts -= 1  # asking how it stands is no attempt
         self._again(chain, wait_seconds)
         return Outcome.IN_PROGRESS

@@ -226,7 +226,7 @@ async def test_a_sample_without_what_a_template_names_is_said_with_how_to_choose
     factory = "/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/ml/providers/Microsoft.DataFactory"
     sink = {
         "kind": "datafactory",
-        "factory": f"{factory}/factories/ml",
+        "factory": f"{factory}/factories/contoso-ml",
         "pipeline": "retrain",
         "parameters": {"drift": "{{ event.data.driftCoefficient }}"},
     }

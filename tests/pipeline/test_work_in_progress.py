@@ -4,6 +4,7 @@ import asyncio
 from itertools import pairwise
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.fakes import FakeSink
 from tests.lanes import FakeOwner, LaneScene, ScriptedSink, id_of, job_of
@@ -58,6 +59,22 @@ def test_it_is_asked_every_so_often_and_accepted_when_it_is_done():
             assert {later - earlier for earlier, later in pairwise(sink.times("a1"))} == {ASK_SECONDS}
             assert stage.count("worker_deliveries_total", outcome="in_progress") == 40
             assert stage.count("worker_deliveries_total", outcome="accepted") == 1
+
+    run(scene())
+
+
+def test_why_it_takes_so_long_is_logged_when_that_changes_and_not_each_time():
+    async def scene():
+        creating, updating = at_work(), InProgress("updating", retry_after_seconds=ASK_SECONDS)
+        sink, owner = ScriptedSink([(0, error) for error in [creating] * 3 + [updating] * 3]), FakeOwner()
+        async with LaneScene(sink, give_up_after_seconds=HOUR).running() as stage:
+            job = job_of(owner, "a", "a1")
+            with capture_logs() as logs:
+                stage.lane.submit(job)
+                await asyncio.sleep(10 * MINUTE)
+        said = [(line["key"], line["why"]) for line in logs if line["event"] == "delivery in progress"]
+        assert said == [(job.delivery.idempotency_key, why) for why in ("creating", "updating")]
+        assert owner.accepted_ids == ["a1"]
 
     run(scene())
 

@@ -90,6 +90,16 @@ def test_check_sums_up_good_files(worker, tmp_path):
     assert lines["store"] == f"sqlite, {tmp_path}/data/worker.db"
     assert lines["sinks"] == "out (webhook), audit (file)"
     assert lines["routes"] == "failed, all"
+    assert "unused_sinks" not in lines
+
+
+def test_check_says_of_a_sink_that_no_route_names_that_it_gets_nothing(worker, tmp_path):
+    config = write(tmp_path)
+    routes = tmp_path / "routes.yaml"
+    routes.write_text(routes.read_text().replace("sinks:\n", "sinks:\n  - {name: archive, kind: log}\n", 1))
+    outcome = worker("check", "--config", config)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "unused_sinks    archive (no route names it: it gets nothing)\n" in outcome.out
 
 
 def test_check_prints_one_object_for_good_files_when_asked_for_json(worker, tmp_path):
