@@ -16,8 +16,12 @@ quiet       when a sink is told: at once, with others, or not now; groups: who i
 deliver     one lane per sink: attempts, retries, giving up; chains: whose turn it is; breaker: whether any may flow;
             outcomes: how attempts end
 ledger      intent, act, outcome: for sinks that must not act twice and cannot tell
-sinks       the destinations; table: the built-in kinds; installed: and those that other distributions bring; identity:
-            access tokens of the process, for those that log in with them
+sinks       the destinations: a module for each kind, named like it, and its parts beside it (datafactory_runs,
+            blob_link, deployment_…). table: the built-in kinds; installed: and those that other distributions bring; identity:
+            access tokens of the process, for those that log in with them. What kinds share: posting (one HTTP request),
+            answers and addresses; rest: a request to an API that wants a token; patterns: templates over the event;
+            runs: which run of a pipeline was a delivery's; batching: several events in one request
+errors      named by what is done about them
 about       what an event is about, in words; notice: what a message says of it, or of several
 deadletters what was given up, kept; replay: delivered again; letters: as an operator sees them
 settling    what becomes of a partition's deliveries, and when an event is settled
@@ -34,6 +38,7 @@ app         builds all of it, and closes it again
 cli         arguments in, exit code out
 config      the two files as frozen values; loading reads them (documents, crosschecks, mistakes, settings, strict)
 trial       one delivery through one sink, for a person who tries it; samples: what it is sent
-explain, metrics, health, http, logs
+explain, metrics, health, http, logs; connections: addresses and connection strings, before they are used; retry:
+            back-off towards the store; standing: partitions that are not read; terminal: safe to print
 local       what a laptop needs: the hub, the traffic, the demo
 """

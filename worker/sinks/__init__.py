@@ -35,8 +35,8 @@ class Sink(Protocol):
     async def deliver(self, delivery: Delivery) -> None:
         """Makes one attempt, bounded in time by the sink. Returning means that the destination accepted.
 
-        Raises SinkUnavailable (try again), Rejected (dead letter), Gone (all are: the lane ends), Misconfigured (the
-        lane pauses) or OutcomeUnknown.
+        Raises SinkUnavailable (try again), InProgress (it is at work: ask again), Rejected (dead letter), Gone (all
+        are: the lane ends), Misconfigured (the lane pauses) or OutcomeUnknown.
         Cancellation may come at any await and must leave nothing behind that harms the next attempt.
         """
         ...
