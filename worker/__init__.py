@@ -19,8 +19,8 @@ ledger      intent, act, outcome: for sinks that must not act twice and cannot t
 sinks       the destinations: a module for each kind, named like it, and its parts beside it (datafactory_runs,
             blob_link, deployment_…). table: the built-in kinds; installed: and those that other distributions bring;
             identity: access tokens of the process, for those that log in with them. What kinds share: posting (one
-            HTTP request), answers and addresses; rest: a request to an API that wants a token; patterns: templates over the event;
-            runs: which run of a pipeline was a delivery's; batching: several events in one request
+            HTTP request), answers and addresses; rest: a request to an API that wants a token; patterns: templates
+            over the event; runs: which run of a pipeline was a delivery's; batching: several events in one request
 errors      named by what is done about them
 about       what an event is about, in words; notice: what a message says of it, or of several
 deadletters what was given up, kept; replay: delivered again; letters: as an operator sees them
