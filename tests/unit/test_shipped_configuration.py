@@ -126,6 +126,18 @@ def test_a_model_is_deployed_by_its_tag(folder: Path, monkeypatch, capsys, stage
     assert deployed == any("serve-fraud" in route["sinks"] for route in routes if route["matched"])
 
 
+@pytest.mark.parametrize(("status", "told"), [("Running", False), ("Completed", False), ("Failed", True)])
+def test_people_are_told_of_a_run_when_it_ends_and_once(folder: Path, monkeypatch, capsys, status, told):
+    text, _ = with_examples((folder / "routes.yaml").read_text())
+    (folder / "routes.yaml").write_text(re.sub(r"sinks: \[audit, .*\]", "sinks: [audit]", text))
+    changed = {"id": "1", "eventType": "Microsoft.MachineLearningServices.RunStatusChanged"}
+    event = changed | {"subject": "experiments/e/runs/r", "data": {"runStatus": status}}
+    (folder / "event.json").write_text(json.dumps(event))
+    run(monkeypatch, "explain", "--json", "--config", str(folder / "worker.yaml"), str(folder / "event.json"))
+    routes = json.loads(capsys.readouterr().out)["routes"]
+    assert told == any("oncall-mail" in route["sinks"] for route in routes if route["matched"])
+
+
 def test_an_example_with_a_mistake_would_be_noticed(folder: Path):
     text, _ = with_examples((folder / "routes.yaml").read_text())
     (folder / "routes.yaml").write_text(text.replace("group_by: [experiment]", "group_by: [experimnt]"))
