@@ -69,13 +69,14 @@ def _status(status: int, documented: str, when_known: str | None = None, **heade
     return Situation(name, Scripted(status, "", named), documented, when_known)
 
 
+REDIRECTS = (301, 302, 303, 307, 308)
 _LOST = Scripted(takes_effect=True, drops=True)
 SITUATIONS = (
     Situation("nobody listens", None, AGAIN),
     Situation("the connection is lost, the request had no effect", Scripted(drops=True), UNKNOWN, AGAIN),
     Situation("the answer is lost, the request had its effect", _LOST, UNKNOWN, AGAIN),
     Situation("no answer in time", Scripted(stalls=True), UNKNOWN, AGAIN),
-    *(_status(status, LETTER, Location="/elsewhere") for status in (301, 302, 303, 307, 308)),
+    *(_status(status, LETTER, Location="/elsewhere") for status in REDIRECTS),
     _status(400, LETTER),
     *(_status(status, PAUSED) for status in (401, 403, 404)),
     _status(405, LETTER),
@@ -110,6 +111,8 @@ EXCEPTIONS: Mapping[tuple[str, str], str] = {
     ("azureml_job", "409"): AGAIN,
     # The endpoint or deployment is being changed: looked at again when that may be over.
     ("azureml_deployment", "409"): WORKS,
+    # The repository or organization was renamed: that is no event's fault.
+    **{(kind, f"{status} with `Location`"): PAUSED for kind in ("github", "azuredevops") for status in REDIRECTS},
 }
 """By kind and situation: what its own page says otherwise, and why."""
 

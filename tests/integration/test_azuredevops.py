@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
+import orjson
 import pytest
 from structlog.testing import capture_logs
 
@@ -166,8 +167,8 @@ async def test_who_is_sent_to_a_page_to_sign_in_on_is_refused_and_nothing_was_ac
         (Scripted(200, "<html>Sign In</html>", HTML), Misconfigured, None),
         (Scripted(302, headers={"Location": SIGN_IN}), Misconfigured, None),
         (Scripted(302, headers={"Location": "https://login.microsoftonline.com/x"}), Misconfigured, None),
-        (Scripted(302, headers={"Location": "/elsewhere"}), Rejected, None),
-        (Scripted(302), Rejected, None),
+        (Scripted(302, headers={"Location": "/elsewhere"}), Misconfigured, None),
+        (Scripted(302), Misconfigured, None),
         (Scripted(200, "{}"), OutcomeUnknown, None),
         (Scripted(202, '{"id": "x"}'), OutcomeUnknown, None),
         (Scripted(204), OutcomeUnknown, None),
@@ -208,7 +209,7 @@ async def test_where_nobody_listens_nothing_was_sent(sink_to):
         ({"ref": "refs/heads/gone"}, Misconfigured, "Could not get the latest source version"),
         ({"parameters": {"extra": "x"}}, Misconfigured, "Unexpected parameter 'extra'"),
         ({"key_name": "other"}, Misconfigured, "correct the sink's settings, or the pipeline's YAML"),
-        ({"variables": {"extra": "x"}}, Rejected, "can't set the following variables"),
+        ({"variables": {"extra": "x"}}, Misconfigured, "can't set the following variables"),
         ({"pipeline": 8}, Misconfigured, "is not there, or may not be seen"),
         ({"project": "gone"}, Misconfigured, "TF200016"),
         ({"api_version": "9.9"}, Misconfigured, "is out of range for this server"),
@@ -219,6 +220,13 @@ async def test_what_all_requests_have_in_common_is_the_setups_fault_and_no_event
     assert type(error) is kind
     assert said in str(error)
     assert devops.runs == []
+
+
+@pytest.mark.parametrize(("given", "kind"), [({}, Misconfigured), ({"parameters": {"model": ""}}, Rejected)])
+async def test_a_parameter_that_the_sink_never_gives_is_the_setups_fault(devops, sink_to, given, kind):
+    text = "/azure-pipelines.yml: A value for the 'model' parameter must be provided."
+    devops.script.append(Scripted(400, orjson.dumps({"message": text}).decode()))
+    assert type(await refusal(await sink_to(**given))) is kind
 
 
 # --- whether a run was started
@@ -286,7 +294,10 @@ async def test_a_pipeline_that_shows_no_key_is_not_taken_for_one_without_the_run
     await sink.deliver(DELIVERY)
     found, [why] = await answer_of(sink)
     assert found is None
-    assert why == "no run of pipeline 7 shows a key; let its name hold ${{ parameters.eventKey }}"
+    assert why == (
+        "a run of pipeline 7 may be it and shows no key, or its name was cut; let its name hold "
+        "${{ parameters.eventKey }}"
+    )
 
 
 async def test_runs_of_people_between_those_with_keys_are_nothing_to_worry_about(devops, sink_to):

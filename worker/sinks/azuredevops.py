@@ -45,9 +45,11 @@ _MOST_PAGES = 10
 _SIGN_IN = re.compile("_signin|login|oauth2", re.IGNORECASE)
 """In the Location of a redirect."""
 _SETUP = re.compile(
-    "Unexpected parameter|Could not get the latest source version|Could not find valid pipeline YAML|REST API version"
+    "Unexpected parameter|set the following variables|Could not get the latest source version|"
+    "Could not find valid pipeline YAML|REST API version"
 )
 """In a 400: what all requests of the sink have in common, so that no event is at fault."""
+_REQUIRED = re.compile("A value for the '([^']+)' parameter must be provided")
 _HINTS = {
     401: "renew the token, or give the identity access to the organization",
     403: "let it queue builds of this pipeline",
@@ -195,10 +197,16 @@ class AzureDevOpsSink:
         if _is_sign_in(reply):
             where = reply.answer.where
             return Misconfigured(f"{where} answered {reply.status}, its page to sign in on; {_HINTS[401]}")
-        if reply.status == 400 and _SETUP.search(str(reply.fields.get("message"))):
+        if 300 <= reply.status < 400:
+            return Misconfigured(f"{reply.said}; the organization was renamed or moved: write where it is now")
+        if reply.status == 400 and self._is_setup(str(reply.fields.get("message"))):
             return Misconfigured(f"{reply.said}; correct the sink's settings, or the pipeline's YAML")
         error = reply.refusal(unclear=OutcomeUnknown)
         return Misconfigured(f"{error}; {_HINTS[reply.status]}") if isinstance(error, Misconfigured) else error
+
+    def _is_setup(self, message: str) -> bool:
+        required = _REQUIRED.search(message)
+        return bool(_SETUP.search(message)) or bool(required and required[1] not in self._parameters)
 
     # --- the runs
 
@@ -244,8 +252,8 @@ class AzureDevOpsSink:
         if not sighting.silent:
             return False
         return (
-            f"no run of pipeline {self._settings.pipeline} shows a key; let its name hold "
-            f"${{{{ parameters.{self._settings.key_name} }}}}"
+            f"a run of pipeline {self._settings.pipeline} may be it and shows no key, or its name was cut; let its name "
+            f"hold ${{{{ parameters.{self._settings.key_name} }}}}"
         )
 
 

@@ -43,6 +43,8 @@ _SETUP = {
     422: re.compile("No ref found|workflow_dispatch|Unexpected inputs|permitted key"),
 }
 """By status, words about what all requests of the sink have in common: no event is at fault."""
+_REQUIRED = re.compile("Required input '([^']+)' not provided")
+"""Said of an input that is not given, and of one that is given and empty."""
 _HINTS = {
     401: "renew the token",
     403: "give the token the permissions that docs/sinks/github.md names",
@@ -216,11 +218,16 @@ class GitHubSink:
         wait_seconds = _limited_for(reply.answer, now=self._clock())
         if wait_seconds is not None:
             return SinkUnavailable(reply.said, retry_after_seconds=wait_seconds)
-        setup = _SETUP.get(reply.status)
-        if setup and setup.search(str(reply.fields.get("message"))):
+        if 300 <= reply.status < 400:
+            return Misconfigured(f"{reply.said}; the repository was renamed or moved: write where it is now")
+        if self._is_setup(reply.status, str(reply.fields.get("message"))):
             return Misconfigured(f"{reply.said}; correct the sink's settings, or the workflow's file")
         error = reply.refusal(unclear=OutcomeUnknown)
         return Misconfigured(f"{error}; {_HINTS[reply.status]}") if isinstance(error, Misconfigured) else error
+
+    def _is_setup(self, status: int, message: str) -> bool:
+        setup, required = _SETUP.get(status), _REQUIRED.search(message)
+        return bool(setup and setup.search(message)) or bool(required and required[1] not in self._inputs)
 
     # --- the runs
 
@@ -269,8 +276,8 @@ class GitHubSink:
             return False
         context = "inputs" if self._settings.event_type is None else "github.event.client_payload"
         return (
-            f"no run of {', '.join(sighting.silent)} shows a key; let its run-name end with "
-            f"${{{{ {context}.{self._settings.key_name} }}}}"
+            f"a run of {', '.join(sighting.silent)} may be it and shows no key, or its name was cut; let its run-name "
+            f"hold ${{{{ {context}.{self._settings.key_name} }}}} before anything long"
         )
 
 

@@ -8,7 +8,7 @@ there: this is noticed, because to take it for missing would start it twice. Wha
 import asyncio
 import json
 import re
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,6 +27,8 @@ KEY_CHARACTERS = 100
 LOOK_SECONDS = 120.0
 """For all pages of a list together."""
 _KEY = re.compile(r"evt-[0-9a-f]{32}")
+_CUT = re.compile(r"(\.\.\.|…|evt-[0-9a-f]*)$")
+"""The end of a name that was too long: whether a key stood behind it cannot be seen."""
 _CLOCKS_SECONDS = 600.0
 """How far the clocks of the hub, of the producer and of the forge may be apart."""
 _COPY_SECONDS = 86_400.0
@@ -94,20 +96,27 @@ class Sighting:
         self._key = short_key(delivery)
         self._showing: set[str] = set()
         self._silent: set[str] = set()
+        self._cut: set[str] = set()
 
-    def look(self, pipeline: str, texts: Iterable[object], *, may_be_it: bool) -> None:
+    def look(self, pipeline: str, texts: Collection[object], *, may_be_it: bool) -> None:
         """Looks at a run's texts. `may_be_it`: it was started as this sink does, and not before the delivery."""
         shown = {key for text in texts if isinstance(text, str) for key in _KEY.findall(text)}
         self.found = self.found or self._key in shown
+        if not may_be_it:
+            return  # what it shows says nothing of later ones: the pipeline may have been changed since
         if shown:
             self._showing.add(pipeline)
-        elif may_be_it:
-            self._silent.add(pipeline)
+        else:
+            cut = any(isinstance(text, str) and _CUT.search(text) for text in texts)
+            (self._cut if cut else self._silent).add(pipeline)
 
     @property
     def silent(self) -> list[str]:
-        """Pipelines that had such runs and show no key in any: the delivery's run may be one of these."""
-        return sorted(self._silent - self._showing)
+        """Pipelines with such runs that show no key: the delivery's may be one of these.
+
+        A run without one is somebody else's where other runs show theirs, unless its name was cut.
+        """
+        return sorted((self._silent - self._showing) | self._cut)
 
 
 async def verdict(look: Awaitable[bool | str], sink: str) -> bool | None:
