@@ -148,6 +148,7 @@ async def test_what_an_event_says_never_becomes_part_of_a_name(service, mode):
         (Scripted(307, headers={"Location": "http://127.0.0.1:9/elsewhere"}), Rejected, None),
         (Scripted(409, headers={"x-ms-error-code": "ContainerBeingDeleted"}), SinkUnavailable, None),
         (Scripted(409, headers={"x-ms-error-code": "ContainerDisabled"}), Misconfigured, None),
+        (Scripted(400, headers={"x-ms-error-code": "AccountRequiresHttps"}), Misconfigured, None),
         (Scripted(418, text="<xml", headers={"x-ms-error-code": "secret=x"}), Rejected, None),
     ],
 )
@@ -171,6 +172,17 @@ async def test_a_blob_that_is_there_and_cannot_be_changed_is_there(service, code
     await service.create_container()
     service.script.append(Scripted(409, headers={"x-ms-error-code": code}))
     async with opened(service) as sink:
+        await sink.deliver(event(1))
+
+
+@pytest.mark.parametrize("mode", ["events", "lines"])
+async def test_an_answer_that_the_sdk_cannot_read_is_tried_again(service, mode):
+    await service.create_container()
+    async with opened(service, mode=mode) as sink:
+        await sink.deliver(event(0))
+        service.script.append(Scripted(503, text="no gzip", headers={"Content-Encoding": "gzip"}))
+        with pytest.raises(SinkUnavailable):
+            await sink.deliver(event(1))
         await sink.deliver(event(1))
 
 
@@ -280,6 +292,21 @@ async def test_an_append_whose_answer_was_lost_is_not_written_again(service):
     assert [each["id"] for each in lines_of(await service.blobs())] == ["e0", "e1", "e2"]
 
 
+async def test_a_line_whose_answer_was_lost_is_known_again_after_many_others(service, monkeypatch):
+    monkeypatch.setattr(blob_lines, "REMEMBERED", 3)
+    await service.create_container()
+    async with opened(service, mode="lines") as sink:
+        await sink.deliver(event(0))
+        service.script += DROPPED_TWICE
+        with pytest.raises(SinkUnavailable):
+            await sink.deliver(event(1))
+        for number in range(2, 8):
+            await sink.deliver(event(number))
+        await sink.deliver(event(1))
+
+    assert keys_of(await service.blobs()) == Counter(event(number).idempotency_key for number in range(8))
+
+
 async def test_an_append_that_the_http_client_sends_twice_is_applied_once(service):
     await service.create_container()
     async with opened(service, mode="lines") as sink:
@@ -327,6 +354,16 @@ async def test_a_full_blob_is_followed_by_another(service, monkeypatch):
     blobs = await service.blobs()
     assert sorted(len(body.splitlines()) for body in blobs.values()) == [1, 1, 3, 3]
     assert sorted(name.rsplit("-", 1)[1] for name in blobs) == ["1.jsonl", "2.jsonl", "3.jsonl", "4.jsonl"]
+
+
+async def test_a_blob_that_somebody_leases_is_followed_by_another(service):
+    await service.create_container()
+    async with opened(service, mode="lines") as sink:
+        await sink.deliver(event(0))
+        service.script.append(Scripted(412, headers={"x-ms-error-code": "LeaseIdMissing"}))
+        await sink.deliver(event(1))
+
+    assert sorted(len(body.splitlines()) for body in (await service.blobs()).values()) == [1, 1]
 
 
 async def test_a_blob_that_somebody_deleted_is_followed_by_another(service):

@@ -21,8 +21,9 @@ from worker.decode import decode
 from worker.errors import Misconfigured, Rejected, SinkUnavailable, WorkerError
 from worker.events import Event, Message, PartitionId, Placed, Position, Released, UnixSeconds
 from worker.identity import AsCredential, Tokens
-from worker.sinks import Delivery
+from worker.sinks import Delivery, hub_link
 from worker.sinks.eventhub import EventHubSettings, EventHubSink
+from worker.sinks.hub_link import HubLayout
 
 CLOUD_EVENT = {
     "specversion": "1.0",
@@ -293,6 +294,52 @@ async def test_asking_a_hub_that_never_answers_ends_when_the_sink_closes(service
         await sink.aclose()
     await asyncio.gather(*waiting, return_exceptions=True)
     assert all(each.cancelled() for each in waiting)
+
+
+async def test_what_was_asked_after_an_error_is_not_forgotten_for_an_older_one(monkeypatch):
+    asked, sending = 0, list[asyncio.Future[None]]()
+
+    class Link:
+        async def send(self, _messages: object) -> None:
+            sending.append(asyncio.Future())
+            await sending[-1]
+
+        async def aclose(self) -> None:
+            pass
+
+    class Hub:
+        def __init__(self, *_: object) -> None:
+            pass
+
+        async def ask(self) -> HubLayout:
+            nonlocal asked
+            asked += 1
+            return HubLayout(("0", "1", "2", "3"), 1_000_000)
+
+        def partition(self, *_: object, **__: object) -> Link:
+            return Link()
+
+    async def send(subject: str) -> asyncio.Task[None]:
+        before = len(sending)
+        task = asyncio.create_task(sink.deliver(delivery_of(ELEMENT | {"subject": subject})))
+        await eventually(lambda: len(sending) > before)
+        return task
+
+    monkeypatch.setattr(hub_link, "HubLink", Hub)
+    async with opened() as sink:
+        here, there = "subject-1", "exactly12byt"  # on two partitions
+        first = [await send(here), await send(there)]
+        sending[0].set_exception(SinkUnavailable("lost"))
+        await asyncio.wait({first[0]})
+        later = [await send(here)]
+        sending[1].set_exception(SinkUnavailable("lost"))
+        await asyncio.wait({first[1]})
+        later.append(await send(there))
+        for each in sending[2:]:
+            each.set_result(None)
+        await asyncio.gather(*later)
+        assert all(isinstance(each.exception(), SinkUnavailable) for each in first)
+    assert asked == 2
 
 
 FAULTS = [

@@ -252,8 +252,8 @@ class AzureDevOpsSink:
         if not sighting.silent:
             return False
         return (
-            f"a run of pipeline {self._settings.pipeline} may be it and shows no key, or its name was cut; let its name "
-            f"hold ${{{{ parameters.{self._settings.key_name} }}}}"
+            f"a run of pipeline {self._settings.pipeline} may be it and shows no key, or its name was cut; let its "
+            f"name hold ${{{{ parameters.{self._settings.key_name} }}}}"
         )
 
 

@@ -23,8 +23,8 @@ MOST_BYTES = 4 * 1024 * 1024
 MOST_BLOBS = 64
 """Written to at one time. Further folders take the place of one that nothing waits for, and later get a new blob."""
 _MOST_LINES = 1000
-_REMEMBERED = 10_000
-"""Lines that are known to have landed: ten times as many as can be under way."""
+REMEMBERED = 10_000
+"""Lines that are known to have landed, of each kind: ten times as many as can be under way."""
 _BUSY_SECONDS = 0.1
 
 CONTENT_TYPE = "application/x-ndjson"
@@ -219,7 +219,7 @@ class _Roll:
             tail = await self._link.read(self._name, offset=self._position)
         except Gone:
             self._name, tail = None, b""
-        self._landed.add(key for line in tail.splitlines() if (key := _key_of(line)))
+        self._landed.add_found(key for line in tail.splitlines() if (key := _key_of(line)))
         self._position += len(tail)
         self._blocks += bool(tail)
         self.sure = True
@@ -230,15 +230,24 @@ class _Landed:
     """The keys of lines that stand in a blob, the newest of them."""
 
     def __init__(self) -> None:
-        self._keys: dict[str, None] = {}
+        self._written: dict[str, None] = {}
+        self._found: dict[str, None] = {}
+        """After their answer was lost: they come again, perhaps after many others have been written."""
 
     def __contains__(self, key: str) -> bool:
-        return key in self._keys
+        return key in self._written or key in self._found
 
     def add(self, keys: Iterable[str]) -> None:
-        self._keys.update(dict.fromkeys(keys))
-        while len(self._keys) > _REMEMBERED:
-            del self._keys[next(iter(self._keys))]
+        _remember(self._written, keys)
+
+    def add_found(self, keys: Iterable[str]) -> None:
+        _remember(self._found, keys)
+
+
+def _remember(known: dict[str, None], keys: Iterable[str]) -> None:
+    known.update(dict.fromkeys(keys))
+    while len(known) > REMEMBERED:
+        del known[next(iter(known))]
 
 
 def _key_of(line: bytes) -> str | None:

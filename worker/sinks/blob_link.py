@@ -32,7 +32,11 @@ _CODE = re.compile(r"[A-Za-z]{1,64}")
 # The blob is there, whatever else is said about it: an archive may be immutable, or put away.
 _EXISTS = frozenset({"BlobAlreadyExists", "BlobArchived", "BlobBeingRehydrated", "BlobImmutableDueToPolicy"})
 # Somebody has to change something, or is about to.
-_FOR_THE_OPERATOR = frozenset({"BlobImmutableDueToPolicy", "ContainerDisabled"})
+_FOR_THE_OPERATOR = frozenset(
+    {"AccountRequiresHttps", "BlobImmutableDueToPolicy", "ContainerDisabled", "InvalidAuthenticationInfo"}
+)
+# Of a blob that cannot be appended to any more: it has all the blocks that it may have, or somebody else holds it.
+_FULL = frozenset({"BlockCountExceedsLimit", "LeaseIdMissing"})
 _SOON_OVER = frozenset({"ContainerBeingDeleted"})
 
 
@@ -111,7 +115,7 @@ class BlobLink:
                     raise Elsewhere from None
                 case "BlobNotFound":
                     raise Gone from None
-                case "BlockCountExceedsLimit":
+                case code if code in _FULL:
                     raise Full from None
             raise self._problem(error) from None
 
@@ -147,7 +151,9 @@ class BlobLink:
         except HttpResponseError as error:
             note_answer(error.status_code or 0, _code(error).encode())
             raise
-        except AzureError as error:
+        except WorkerError:
+            raise  # of the identity
+        except Exception as error:  # noqa: BLE001 - the SDK lets out what parses an answer: ValueError, zlib.error
             raise self._problem(error) from None
         note_answer("accepted")
         return result
@@ -183,7 +189,7 @@ class BlobLink:
                 "account_url, which has to begin with https:// where the identity of the process is used"
             ) from None
 
-    def _problem(self, error: AzureError) -> WorkerError:
+    def _problem(self, error: Exception) -> WorkerError:
         """What is to be done about an answer, or about none. Never an unknown outcome: a blob's name tells."""
         where = f"sink {self._account.sink}: container {self._account.container}"
         if not isinstance(error, HttpResponseError) or error.status_code is None:

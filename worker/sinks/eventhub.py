@@ -156,7 +156,8 @@ class EventHubSink:
         return text
 
     async def _deliver(self, delivery: Delivery) -> None:
-        layout = await self._layout()
+        asking = self._layout()
+        layout = await asyncio.shield(asking)
         message = self._message(delivery, layout.max_bytes)
         way = self._way_to(partition_of(self._key(delivery), layout.partitions), layout.max_bytes)
         try:
@@ -164,15 +165,16 @@ class EventHubSink:
         except (Rejected, Throttled):
             raise
         except WorkerError:
-            self._asking = None  # the hub may have become another one
+            if self._asking is asking:  # else it was asked since
+                self._asking = None  # the hub may have become another one
             raise
 
-    async def _layout(self) -> "HubLayout":
+    def _layout(self) -> "asyncio.Task[HubLayout]":
         """Asks once, for all who want to know, and again after errors."""
         assert self._link is not None, "open() comes first"
         if self._asking is None or (self._asking.done() and _failed(self._asking)):
             self._asking = asyncio.create_task(self._link.ask(), name=f"sink {self._settings.name} asks its hub")
-        return await asyncio.shield(self._asking)
+        return self._asking
 
     def _message(self, delivery: Delivery, max_bytes: int) -> "Outgoing":
         from worker.sinks.hub_link import Outgoing, most_size_of, room_in, size_of  # noqa: PLC0415 - see open
