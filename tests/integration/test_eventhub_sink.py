@@ -5,12 +5,13 @@ import json
 import random
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 from azure.core.exceptions import ClientAuthenticationError
+from azure.eventhub.aio import EventHubProducerClient
 
 from tests.deliveries import ELEMENT, delivery_of
 from tests.hub_service import HUB, HubService, hub_service
@@ -43,9 +44,9 @@ async def service(monkeypatch) -> AsyncIterator[HubService]:
         yield running
 
 
-def sink_of(**settings: Any) -> EventHubSink:
+def sink_of(clock: Callable[[], float] = time.monotonic, **settings: Any) -> EventHubSink:
     base = {"name": "out", "kind": "eventhub", "connection_string_env": "ORDERED", "hub": HUB}
-    return EventHubSink(EventHubSettings.model_validate(base | settings), None)
+    return EventHubSink(EventHubSettings.model_validate(base | settings), None, clock=clock)
 
 
 @asynccontextmanager
@@ -256,6 +257,48 @@ async def test_a_connection_that_was_lost_while_nothing_was_sent_costs_nothing(s
         await sink.deliver(delivery_of(ELEMENT | {"id": "e2"}))
 
     assert [each.event["id"] for each in service.came()] == ["e1", "e2"]
+
+
+@pytest.fixture
+def senders(monkeypatch) -> list[EventHubProducerClient]:
+    """Whose batches they were, one after the other."""
+    used: list[EventHubProducerClient] = []
+
+    class Noted(EventHubProducerClient):
+        async def send_batch(self, *given: Any, **more: Any) -> None:
+            used.append(self)
+            await super().send_batch(*given, **more)
+
+    monkeypatch.setattr(hub_link, "EventHubProducerClient", Noted)
+    return used
+
+
+async def test_what_failed_once_sends_nothing_more(service, senders):
+    async with opened() as sink:
+        await sink.deliver(delivery_of())
+        service.fault(kind="refuse", on="send", link="sender", condition="amqp:internal-error", times=2)
+        with pytest.raises(SinkUnavailable):
+            await sink.deliver(delivery_of(ELEMENT | {"id": "e2"}))
+        service.well_again()
+        await sink.deliver(delivery_of(ELEMENT | {"id": "e2"}))
+
+    first, failed, next_one = senders
+    assert first is failed
+    assert next_one is not failed
+
+
+async def test_a_connection_on_which_nothing_was_sent_for_long_is_made_anew(service, senders):
+    now = 0.0
+    sink = sink_of(clock=lambda: now)
+    await sink.open()
+    for number, moment in enumerate((0, 59, 200)):
+        now = float(moment)
+        await sink.deliver(delivery_of(ELEMENT | {"id": f"e{number}"}))
+    await sink.aclose()
+
+    first, soon, late = senders
+    assert first is soon
+    assert late is not soon
 
 
 async def test_a_hub_that_falls_silent_costs_no_more_than_its_time_and_nothing_goes_out_late(service):
