@@ -26,6 +26,7 @@ from worker.errors import Misconfigured, Rejected, SinkUnavailable, WorkerError
 from worker.identity import Tokens
 from worker.sinks import Delivery, blob_lines
 from worker.sinks.blob import BlobSettings, BlobSink
+from worker.sinks.blob_link import Account, BlobLink
 
 DROPPED_TWICE = (Scripted(takes_effect=True, drops=True), Scripted(drops=True))
 """The answer is lost, and so is the HTTP client's own second try of a PUT."""
@@ -340,6 +341,18 @@ async def test_the_beginning_of_a_blob_may_be_lost_too(service):
     blobs = await service.blobs()
     assert len(blobs) == 1
     assert [each["id"] for each in lines_of(blobs)] == ["e0"]
+
+
+async def test_a_beginning_that_comes_late_leaves_what_stands_there(service):
+    await service.create_container()
+    account = Account("archive", service.container, lambda: service.connection_string, None, None)
+    link = BlobLink(account, read_seconds=10)
+    await link.create_empty("a", "text/plain")
+    await link.append("a", b"line", position=0)
+    await link.create_empty("a", "text/plain")
+    await link.aclose()
+
+    assert await service.blobs() == {"a": b"line"}
 
 
 async def test_a_full_blob_is_followed_by_another(service, monkeypatch):
