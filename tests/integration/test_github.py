@@ -304,11 +304,16 @@ async def test_a_workflow_that_shows_no_key_is_not_taken_for_one_without_the_run
     )
 
 
-async def test_runs_of_people_between_those_with_keys_are_nothing_to_worry_about(github, sink_to):
-    start(github)
-    assert (await answer_of(await sink_to()))[0] is None
+async def test_runs_of_people_after_one_with_a_key_are_nothing_to_worry_about(github, sink_to):
     start(github, **OTHER)
+    start(github)
     assert await answer_of(await sink_to()) == (False, [])
+
+
+async def test_the_oldest_run_since_the_event_may_be_its_own_where_it_shows_no_key(github, sink_to):
+    start(github)
+    start(github, **OTHER)
+    assert (await answer_of(await sink_to()))[0] is None
 
 
 async def test_a_workflow_that_shows_keys_no_longer_is_not_taken_for_one_without_the_run(github, sink_to):

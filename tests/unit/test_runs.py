@@ -97,6 +97,13 @@ def test_a_pipeline_is_silent_when_none_of_its_runs_shows_a_key_whatever_others_
     assert sighting.silent == ["silent.yml"]
 
 
+def test_a_pipeline_that_shows_keys_only_since_somebody_repaired_it_may_hide_the_deliverys_run():
+    sighting = Sighting(DELIVERY)
+    sighting.look("repaired.yml", (OTHER,), may_be_it=True)
+    sighting.look("repaired.yml", ("Retrain",), may_be_it=True)
+    assert sighting.silent == ["repaired.yml"]
+
+
 def test_that_a_pipeline_showed_a_key_before_the_delivery_says_nothing_of_its_runs_since():
     sighting = Sighting(DELIVERY)
     sighting.look("changed.yml", ("Retrain",), may_be_it=True)

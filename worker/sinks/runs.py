@@ -88,14 +88,14 @@ def iso_time(seconds: float) -> str:
 
 
 class Sighting:
-    """What lists of runs show of one delivery."""
+    """What lists of runs show of one delivery. They are looked at from the newest run to the oldest."""
 
     def __init__(self, delivery: Delivery) -> None:
         self.found = False
         """A run carries the delivery's key."""
         self._key = short_key(delivery)
-        self._showing: set[str] = set()
-        self._silent: set[str] = set()
+        self._oldest_shows: dict[str, bool] = {}
+        """By pipeline, whether the oldest run so far that may be it shows a key."""
         self._cut: set[str] = set()
 
     def look(self, pipeline: str, texts: Collection[object], *, may_be_it: bool) -> None:
@@ -104,19 +104,18 @@ class Sighting:
         self.found = self.found or self._key in shown
         if not may_be_it:
             return  # what it shows says nothing of later ones: the pipeline may have been changed since
-        if shown:
-            self._showing.add(pipeline)
-        else:
-            cut = any(isinstance(text, str) and _CUT.search(text) for text in texts)
-            (self._cut if cut else self._silent).add(pipeline)
+        self._oldest_shows[pipeline] = bool(shown)
+        if not shown and any(isinstance(text, str) and _CUT.search(text) for text in texts):
+            self._cut.add(pipeline)
 
     @property
     def silent(self) -> list[str]:
         """Pipelines with such runs that show no key: the delivery's may be one of these.
 
-        A run without one is somebody else's where other runs show theirs, unless its name was cut.
+        A run without one is somebody else's where an older one shows its own, unless its name was cut. A newer one that
+        does says nothing: somebody may have repaired the pipeline in between.
         """
-        return sorted((self._silent - self._showing) | self._cut)
+        return sorted({pipeline for pipeline, shows in self._oldest_shows.items() if not shows} | self._cut)
 
 
 async def verdict(look: Awaitable[bool | str], sink: str) -> bool | None:
