@@ -86,7 +86,7 @@ SITUATIONS = (
     _status(429, AGAIN),
     _status(429, AGAIN, Retry_After="7"),
     *(_status(status, UNKNOWN, AGAIN) for status in (500, 501, 502)),
-    _status(503, AGAIN),
+    _status(503, UNKNOWN, AGAIN),
     _status(503, AGAIN, Retry_After="7"),
     _status(504, UNKNOWN, AGAIN),
 )

@@ -328,7 +328,7 @@ async def test_odd_entries_of_a_list_are_passed_over(devops, sink_to):
     ("answer", "kind"),
     [
         (Scripted(429, headers={"Retry-After": "7"}), SinkUnavailable),
-        (Scripted(503), SinkUnavailable),
+        (Scripted(503, headers={"Retry-After": "3"}), SinkUnavailable),
         (Scripted(401), Misconfigured),
         (Scripted(203, "<html>Sign In</html>", HTML), Misconfigured),
         (Scripted(500), None),

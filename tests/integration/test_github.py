@@ -363,7 +363,7 @@ async def test_odd_entries_of_a_list_are_passed_over(github, sink_to):
     ("answer", "kind"),
     [
         (Scripted(403, headers=LIMITED), SinkUnavailable),
-        (Scripted(503), SinkUnavailable),
+        (Scripted(503, headers={"Retry-After": "3"}), SinkUnavailable),
         (Scripted(401), Misconfigured),
         (Scripted(404), Misconfigured),
         (Scripted(500), None),

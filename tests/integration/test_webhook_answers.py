@@ -88,15 +88,15 @@ async def test_a_connection_that_drops_before_the_answer_is_tried_again_later(ho
     assert len(hook.received) == 1
 
 
-@pytest.mark.parametrize("status", [500, 501, 502, 504, 599])
+@pytest.mark.parametrize("status", [500, 501, 502, 503, 504, 599])
 async def test_with_on_unknown_a_server_error_may_have_had_its_effect(hook, sink_to, status):
     hook.says(status)
     assert type(await refusal(await sink_to(hook.base, on_unknown="skip"))) is OutcomeUnknown
 
 
-@pytest.mark.parametrize("status", [408, 425, 429, 503])
-async def test_with_on_unknown_a_server_that_asks_to_wait_still_has_done_nothing(hook, sink_to, status):
-    hook.says(status)
+@pytest.mark.parametrize(("status", "headers"), [(408, {}), (425, {}), (429, {}), (503, {"Retry_After": "7"})])
+async def test_with_on_unknown_a_server_that_asks_to_wait_still_has_done_nothing(hook, sink_to, status, headers):
+    hook.says(status, **headers)
     assert type(await refusal(await sink_to(hook.base, on_unknown="skip"))) is SinkUnavailable
 
 

@@ -167,7 +167,8 @@ async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerTy
 def refusal(answer: Answer, secrets: tuple[str, ...], *, unclear: Unclear) -> WorkerError:
     """What is to be done about an answer that is no 2xx; `unclear`: about one that leaves open what happened."""
     said = answer.said(secrets)
-    if answer.status >= 500 and answer.status != 503 and unclear is OutcomeUnknown:
+    busy = answer.status == 503 and answer.retry_after_seconds is not None  # who says when to come again did nothing
+    if answer.status >= 500 and not busy and unclear is OutcomeUnknown:
         return OutcomeUnknown(said)
     if answer.status in {408, 425, 429} or answer.status >= 500:
         return SinkUnavailable(said, retry_after_seconds=answer.retry_after_seconds)
