@@ -87,7 +87,9 @@ class Batcher(Generic[_T]):
             while self._waiting:
                 if self._turn_away_the_late():
                     await asyncio.sleep(_COMING_BACK_SECONDS)
-                elif batch := self._next_batch():
+                    # Not waited for again: while events keep coming, somebody has always just become late.
+                    self._turn_away_the_late()
+                if batch := self._next_batch():
                     await self._send_batch(batch)
         finally:
             if self._sender is asyncio.current_task():  # not closed, nor closed and begun anew
