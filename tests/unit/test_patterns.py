@@ -77,6 +77,51 @@ def test_texts_are_filled_in_and_one_expression_keeps_its_type(value, result):
         assert (filled(value), type(filled(value)) is type(result) or isinstance(result, dict)) == (result, True)
 
 
+ODD_NAMES = {"items": [1], "get": "g", "metric": "NaN", "count": 5, "list": ["a", "b"]}
+
+
+@pytest.mark.parametrize(
+    ("value", "result"),
+    [
+        ("{{- event.data.count }}", 5),  # no -5
+        ("{{ event.data.count -}}", 5),
+        ("{{+ event.data.count }}", 5),
+        ("{{ -event.data.count }}", -5),
+        ("{{ event.data['items'] }}", [1]),
+        ("{{ 'COUNT' in event.data }}", True),
+        ("{{ 'other' in event.data }}", False),
+        ("{{ event.data.get('COUNT') }}", 5),
+        ("{{ event.data.get('other', 7) }}", 7),
+        ("{{ event.data.list | map('upper') | list }}", ["A", "B"]),
+        ("{{ event.data.list | map('upper') | join('+') }}", "A+B"),
+    ],
+)
+def test_names_and_marks_are_what_an_operator_takes_them_for(value, result):
+    assert Pattern(value).fill(delivery_of(ELEMENT | {"data": ODD_NAMES})) == result
+
+
+@pytest.mark.parametrize("around", ["", "x "])
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("{{ event.data.items }}", r"items is a method here; write \['items'\]"),
+        ("{{ event.data.get }}", "get is a method here"),
+        ("{{ event.data.list | map('upper') }}", "generator, .* join"),
+        ("{{ event.data.list | batch(1) }}", "generator"),
+        ("{{ notice }}", "name one of its fields"),
+        ("{{ event.data.items.nothing }}", "nothing"),
+    ],
+)
+def test_what_has_no_text_but_an_address_is_rejected_because_the_next_attempt_would_say_another(around, value, words):
+    with pytest.raises(Rejected, match=words):
+        Pattern(around + value).fill(delivery_of(ELEMENT | {"data": ODD_NAMES}))
+
+
+def test_what_is_no_number_does_not_become_null():
+    with pytest.raises(Rejected, match="inputs: nan is no number in JSON"):
+        Pattern("{{ event.data.metric | float }}", "inputs").fill(delivery_of(ELEMENT | {"data": ODD_NAMES}))
+
+
 def test_where_a_text_is_needed_a_number_becomes_its_digits():
     assert Pattern("{{ event.data.count }}").text(DELIVERY) == "3"
     assert Pattern("{{ event.data.nothing }}").text(DELIVERY) == ""
@@ -91,6 +136,7 @@ def test_where_a_text_is_needed_a_number_becomes_its_digits():
         ({"all": ["{{ event.data.list[7].x }}"]}, r"inputs.all\[0\]: "),
         ("{{ event.data.modelName.nothing.here }}", "nothing"),
         ("x {{ 1 / 0 }}", "inputs: line 1: division by zero"),
+        ("{{ 1 / 0 }}", "inputs: division by zero"),
         ("{{ event.data.modelName.__class__.__mro__ }}", "inputs: "),
         ("{{ 2 ** 70 }}", "inputs: JSON cannot hold the value: Integer exceeds 64-bit range"),
         ("{{ event.data.items }}", r"inputs: items is a method here; write \['items'\]"),

@@ -9,32 +9,23 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
-from types import BuiltinMethodType
+from math import isfinite
 from typing import Annotated, Any, ClassVar
 
 import orjson
-from jinja2 import TemplateSyntaxError, Undefined, meta, nodes
+from jinja2 import TemplateSyntaxError, meta, nodes
 from pydantic import AfterValidator
 
 from worker.errors import Rejected
 from worker.notice import Notice, notice_of
 from worker.sinks import Delivery
-from worker.sinks.templating import BrokenTemplate, filled, parsed, sandbox, unfillable, unreadable
-
-
-def _no_method(value: Any) -> Any:
-    # Jinja takes a method for an attribute: `event.data.items` would go out as "<built-in method items of …>".
-    if isinstance(value, BuiltinMethodType):
-        name = value.__name__
-        raise TypeError(f"{name} is a method here; write ['{name}'] for what the event has under that name")
-    return value
-
+from worker.sinks.templating import BrokenTemplate, filled, parsed, sandbox, unfillable, unreadable, writable
 
 _ENVIRONMENT = sandbox(html=False, filters={})
-_ENVIRONMENT.finalize = _no_method
 _NAMES = ("event", "delivery", "notice")
 """What templates are filled in from."""
-_ONE_EXPRESSION = re.compile(r"\{\{((?:(?!\{\{|\}\}).)+)\}\}", re.DOTALL)
+_ONE_EXPRESSION = re.compile(r"\{\{[-+]?((?:(?!\{\{|\}\}).)+?)-?\}\}", re.DOTALL)
+"""With Jinja's marks for white space: `{{- x }}` is no negative number."""
 _MARK = re.compile(r"\{[{%#]")
 """What a text without it is no template: it stays as it is, line breaks and all."""
 _PLAIN = (int, float, bool, type(None), dict, list)
@@ -54,6 +45,16 @@ class Fields(dict[str, Any]):
             if key.casefold() == folded:
                 return self[key]
         raise KeyError(name)
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or (isinstance(name, str) and name.casefold() in map(str.casefold, self))
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """See `dict`."""
+        try:
+            return self[name]
+        except KeyError:
+            return default
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,14 +200,18 @@ def _expression(text: str) -> _Fill:
 
     def fill(variables: Mapping[str, Any]) -> Any:
         try:
-            value = _no_method(expression(**variables))
-            if isinstance(value, Undefined):
-                str(value)  # raises what is missing, in words
+            return _as_json(writable(expression(**variables)))
         except Exception as error:  # noqa: BLE001 - a template computes: it can fail in every way that Python can
-            raise unfillable(error) from None
-        return value if isinstance(value, _PLAIN) else str(value)
+            raise unfillable(error.with_traceback(None)) from None  # it has one line, and no other has a number here
 
     return fill
+
+
+def _as_json(value: Any) -> Any:
+    """A value of JSON's types. Raises for what is no number there, and, in words, for what is missing."""
+    if isinstance(value, float) and not isfinite(value):
+        raise ArithmeticError(f"{value} is no number in JSON")
+    return value if isinstance(value, _PLAIN) else str(value)
 
 
 def _variables(delivery: Delivery) -> dict[str, Any]:

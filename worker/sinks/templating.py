@@ -5,16 +5,18 @@ much memory: what comes out is bounded, what happens on the way is not. Nothing 
 gives the same bytes at each attempt.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from traceback import walk_tb
 from typing import Any
 
-from jinja2 import StrictUndefined, Template, TemplateSyntaxError, UndefinedError
+from jinja2 import StrictUndefined, Template, TemplateSyntaxError, Undefined, UndefinedError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 OUTPUT_CHARACTERS = 2_000_000
 """What a template may write at most. The built-in ones stay below it, whatever an event holds."""
 _ERROR_CHARACTERS = 300
+_ADDRESS: Any = object.__repr__
+_TEXT_OF_REPR: Any = object.__str__
 
 
 class _Missing(StrictUndefined):
@@ -35,12 +37,31 @@ class BrokenTemplate(Exception):
 def sandbox(*, html: bool, filters: Mapping[str, Callable[..., Any]]) -> ImmutableSandboxedEnvironment:
     """Where templates are filled in, with these filters beside Jinja's own; html: values are escaped."""
     environment = ImmutableSandboxedEnvironment(
-        undefined=_Missing, autoescape=html, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=False
+        undefined=_Missing,
+        autoescape=html,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=False,
+        finalize=writable,
     )
     del environment.globals["lipsum"]
     del environment.filters["random"]
     environment.filters |= filters
     return environment
+
+
+def writable(value: Any) -> Any:
+    """The value. Raises TypeError for what has no text but its address, which is another one at each attempt."""
+    if isinstance(value, Undefined):
+        return value  # it says by itself what is missing
+    if callable(value):
+        name = getattr(value, "__name__", type(value).__name__)
+        raise TypeError(f"{name} is a method here; write ['{name}'] for what the event has under that name")
+    if isinstance(value, Iterator):
+        raise TypeError(f"it is a {type(value).__name__}, and no value; write | list, or | join(', ')")
+    if type(value).__repr__ is _ADDRESS and type(value).__str__ is _TEXT_OF_REPR:
+        raise TypeError("it is an object, and no value; name one of its fields")
+    return value
 
 
 def parsed(environment: ImmutableSandboxedEnvironment, text: str) -> Template:
