@@ -23,6 +23,7 @@ import structlog
 
 from worker.errors import (
     Conflict,
+    InProgress,
     Misconfigured,
     OutcomeUnknown,
     PartlyAccepted,
@@ -246,7 +247,7 @@ class Ledger:
         assert self._verify is not None, "the configuration refuses verify where a kind cannot"
         try:
             found = await self._bounded(partial(self._verify, delivery))
-        except Rejected as error:
+        except (Rejected, InProgress) as error:
             # Of the question, not of the delivery: nothing is known of that.
             said = f"sink {self._sink}: asked whether it took the delivery: {error}"
             raise OutcomeUnknown(said, of_before=True) from None

@@ -7,7 +7,7 @@ import pytest
 
 from tests.memory_store import MemoryStore
 from tests.unit.desk import DEADLINE_SECONDS, Desk, Destination, LedgerSettings, Process, SettlingSettings, played
-from worker.errors import Misconfigured, OutcomeUnknown, Rejected, SinkUnavailable, StoreUnavailable
+from worker.errors import InProgress, Misconfigured, OutcomeUnknown, Rejected, SinkUnavailable, StoreUnavailable
 from worker.ledger import EntryState, Later, Skipped
 from worker.sinks import Delivery
 
@@ -165,6 +165,7 @@ def test_a_clock_that_was_set_back_makes_it_look_again_in_time():
         (SinkUnavailable("503"), SinkUnavailable),
         (Misconfigured("403"), Misconfigured),
         (Rejected("400 to the question"), OutcomeUnknown),
+        (InProgress("at work", retry_after_seconds=1), OutcomeUnknown),  # or the lane takes it for the attempt's end
     ],
 )
 def test_a_question_that_goes_wrong_decides_nothing_about_the_delivery(problem, raised):
