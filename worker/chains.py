@@ -126,6 +126,8 @@ class Chain:
     """The first one is being tried: it cannot be taken away."""
     exhausted: bool = False
     """The one before was given up after all its time: those that waited behind it have used theirs too."""
+    turned_away: bool = False
+    """Its turn had come, and nobody was asked (errors.Throttled): it comes before those that had none."""
     timer: asyncio.TimerHandle | None = None
 
 
@@ -136,7 +138,11 @@ class _Turns(asyncio.Queue[Chain]):
         self._queue: OrderedDict[int, deque[Chain]] = OrderedDict()
 
     def _put(self, item: Chain) -> None:
-        self._queue.setdefault(id(item.owner), deque()).append(item)
+        ready = self._queue.setdefault(id(item.owner), deque())
+        if item.turned_away:
+            ready.appendleft(item)
+        else:
+            ready.append(item)
 
     def _get(self) -> Chain:
         owner, ready = next(iter(self._queue.items()))

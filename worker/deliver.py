@@ -109,13 +109,13 @@ class Lane:
     async def _work(self) -> None:
         while True:
             chain = await self._chains.take()
-            probe = await self._turn()
+            probe = await self._turn(chain)
             outcome = await self._try(chain, probe=probe)
             if probe and outcome in (None, Outcome.ABORTED, Outcome.POSTPONED, Outcome.KNOWN, Outcome.SKIPPED):
                 at_once = outcome in (None, Outcome.KNOWN, Outcome.SKIPPED)  # each of these is one delivery less
                 self._breaker.probe_was_nothing(at_once=at_once)
 
-    async def _turn(self) -> bool:
+    async def _turn(self, chain: Chain) -> bool:
         """Waits until an attempt may begin; True when it is a probe."""
         while True:
             probe = await self._breaker.enter()
@@ -123,7 +123,8 @@ class Lane:
                 await asyncio.sleep(0)  # there may be thousands to give up, and others are to work between them
                 return False
             await self._keep_limit()
-            await self._keep_pace()
+            if not chain.turned_away:  # it has waited for its pace, and used up nothing
+                await self._keep_pace()
             if probe or self._breaker.flow in (Flow.FREE, Flow.GONE):  # not closed while we kept pace
                 return probe
 
@@ -154,8 +155,7 @@ class Lane:
             self._chains.drop(chain)
             return None
         if self._gone and turn is not Turn.ASIDE:
-            self._give_up(job, f"not sent: {self._end}", reason="gone")
-            self._chains.advance(chain, self._goes_aside)
+            self._end_of(chain, job)
             return None
         match turn:
             case Turn.ALONE:
@@ -165,6 +165,14 @@ class Lane:
             case Turn.WAIT:
                 self._again(chain, _LEASE_AGAIN_SECONDS)
         return None
+
+    def _end_of(self, chain: Chain, job: Job) -> None:
+        """Its destination is gone. Where the partition may be another's by now, that one may have a way there still."""
+        if not job.owner.is_ours():
+            self._chains.later(chain, _LEASE_AGAIN_SECONDS)
+            return
+        self._give_up(job, f"not sent: {self._end}", reason="gone")
+        self._chains.advance(chain, self._goes_aside)
 
     @property
     def _gone(self) -> bool:
@@ -197,7 +205,7 @@ class Lane:
         acted, aborted = False, False
         error: WorkerError | None = None
         scope = asyncio.timeout(None)
-        chain.trying = True
+        chain.trying, chain.turned_away = True, False
         job.owner.attempts.add(scope)
         try:
             async with scope:
@@ -296,21 +304,23 @@ class Lane:
 
     def _postpone(self, chain: Chain, job: Job, error: Later | StoreUnavailable) -> Outcome:
         """The destination was not asked, so this is no failure of its."""
-        delay = self._backoff(job)
-        self._again(chain, max(delay, error.retry_after_seconds) if isinstance(error, Later) else delay)
+        known = error.retry_after_seconds if isinstance(error, Later) else 0.0
+        # Who knows when to look again does not wait longer and longer: it would come long after the others have ended.
+        self._again(chain, max(known, _SOONEST_AGAIN_SECONDS) if known else self._backoff(job))
         return Outcome.POSTPONED
 
     def _let_wait(self, chain: Chain, job: Job, error: Throttled) -> Outcome:
         """Others took what the limit had when this one's turn came: it goes on waiting for its turn."""
         if not job.asked:
             job.began_at = None
+        chain.turned_away = True
         self._again(chain, max(error.retry_after_seconds or 0.0, _SOONEST_AGAIN_SECONDS))
         return Outcome.POSTPONED
 
     def _ask_again(self, chain: Chain, job: Job, error: InProgress) -> Outcome:
         """The destination is at work: no failure, but it has its time like any delivery."""
         chain.exhausted = False  # it works: those behind wait for their turn, and not for the destination
-        wait_seconds = error.retry_after_seconds or 0.0
+        wait_seconds = max(error.retry_after_seconds or 0.0, _FIRST_RETRY_SECONDS)
         if self._overdue(job, asyncio.get_running_loop().time() + wait_seconds):
             self._give_up(job, f"not done in its time; the last: {error}")
             self._chains.advance(chain, self._goes_aside)

@@ -232,6 +232,31 @@ def gone_after(accepted: int) -> FakeSink:
     return sink
 
 
+def test_a_partition_that_may_be_anothers_is_left_to_that_one_which_may_know_another_way():
+    async def scene():
+        sink, owner, frozen = ScriptedSink(fail=lambda: GONE), FakeOwner(), FakeOwner("frozen")
+        async with LaneScene(sink).running() as stage:
+            stage.lane.submit(job_of(owner, "a", "a1"))
+            await settle_down()
+            frozen.lease = False
+            for subject in ("b", "c"):
+                stage.lane.submit(job_of(frozen, subject, subject))
+            await asyncio.sleep(60)
+            assert frozen.ended == 0
+            frozen.lease = True
+            await asyncio.sleep(1)
+            assert (len(frozen.letters), reasons(frozen)) == (2, {"gone"})
+            frozen.lease = False
+            stage.lane.submit(job_of(frozen, "b", "b2"))
+            await asyncio.sleep(1)
+            frozen.close(stage.lane)
+            await asyncio.sleep(1)
+            assert frozen.ended == 2
+            assert stage.count("worker_lane_queued_events") == 0
+
+    run(scene())
+
+
 def test_nothing_is_held_up_and_the_other_sinks_go_on():
     async def scene():
         sinks = {"out": gone_after(3), "fine": FakeSink()}

@@ -7,12 +7,12 @@ import pytest
 
 from tests.fakes import FakeSink
 from tests.fate import METRICS, START, Fate, FatefulStore
-from tests.lanes import FakeOwner, LaneScene, id_of, job_of
+from tests.lanes import FakeOwner, LaneScene, ScriptedSink, id_of, job_of
 from tests.memory_store import Contents, MemoryStore
 from tests.pipeline.stage import Stage, blob_event, message
 from tests.virtual_time import run
 from worker.errors import OutcomeUnknown, PartlyAccepted, SinkUnavailable
-from worker.ledger import EntryState, Ledger, decode
+from worker.ledger import Entry, EntryState, Ledger, decode, encode
 from worker.metrics import Metrics
 from worker.settings import OnUnknown, SinkSettings
 from worker.sinks import Delivery
@@ -255,6 +255,26 @@ def test_a_drain_that_aborts_the_act_leaves_the_intent_to_the_next_owner():
             await asyncio.sleep(60)
             assert heir.letters["a1"][0] == "unknown_outcome"
             assert world.effects == ["a1"]
+
+    run(scene())
+
+
+def test_who_waits_for_somebody_elses_attempt_looks_every_few_seconds_until_its_deadline():
+    async def scene():
+        sink, owner = ScriptedSink(), FakeOwner()
+        clock = asyncio.get_running_loop().time
+        store, settings = MemoryStore(Contents()), SinkSettings(name="out", kind="fake")
+        ledger = Ledger(store, settings, sink, by="p", metrics=Metrics(), clock=clock)
+        job, deadline = job_of(owner, "a", "a1"), clock() + 75
+        intent = encode(Entry(EntryState.INTENT, "somebody/1", deadline, 1))
+        await store.write_entry(job.delivery.idempotency_key, intent, expected=None)
+        async with LaneScene(sink, ledger=ledger).running() as stage:
+            stage.lane.submit(job)
+            await asyncio.sleep(120)
+            [(began_at, _)] = sink.started
+            assert deadline <= began_at <= deadline + 1
+            assert _count(stage, "postponed") == 15
+            assert job.failures == 0
 
     run(scene())
 

@@ -79,6 +79,17 @@ def test_why_it_takes_so_long_is_logged_when_that_changes_and_not_each_time():
     run(scene())
 
 
+def test_a_sink_that_wants_to_be_asked_at_once_is_not_asked_all_the_time():
+    async def scene():
+        sink, owner = ScriptedSink(fail=lambda: InProgress("look again", retry_after_seconds=0)), FakeOwner()
+        async with LaneScene(sink).running() as stage:
+            stage.lane.submit(job_of(owner, "a", "a1"))
+            await asyncio.sleep(10)
+            assert 10 <= len(sink.started) <= 21
+
+    run(scene())
+
+
 @pytest.mark.parametrize(("most", "ends"), [(2, ("retries_exhausted", "2 attempts; the last: 503")), (3, None)])
 def test_asking_uses_up_no_attempts_and_a_failure_in_between_does(most, ends):
     async def scene():

@@ -261,10 +261,46 @@ def test_where_requests_take_longer_than_the_patience_those_that_return_go_toget
     run(scene())
 
 
+@pytest.mark.parametrize("given", [{}, {"rate": 40}])
+@pytest.mark.parametrize("seconds", [1.5, 3.0])
+def test_a_slow_answer_does_not_end_a_steady_stream(seconds, given):
+    """Somebody has always just waited too long; who waits for no more of them to come sends nothing any more."""
+
+    async def scene():
+        destination = Destination(seconds=seconds)
+        owner, sink = FakeOwner(), BatchingSink(destination)
+        async with LaneScene(sink, concurrency=200, **given).running() as stage:
+            for number in range(30 * 30):
+                stage.lane.submit(job_of(owner, f"s{number}", f"e{number}"))
+                await asyncio.sleep(1 / 30)
+            assert len(owner.accepted_ids) > 20 * 30
+            destination.seconds = 0.05
+            await asyncio.sleep(30)
+            assert len(owner.accepted_ids) == 30 * 30
+        await sink.aclose()
+
+    run(scene())
+
+
+def test_who_was_turned_away_comes_before_those_that_had_no_turn():
+    async def scene():
+        destination = Destination(seconds=3.0)
+        owner, sink = FakeOwner(), BatchingSink(destination, most=10)
+        async with LaneScene(sink, concurrency=20).running() as stage:
+            for number in range(100):
+                stage.lane.submit(job_of(owner, f"s{number}", f"e{number}"))
+            await asyncio.sleep(10)
+            assert len(owner.accepted_ids) == 30
+            assert max(int(each.removeprefix("e")) for each in owner.accepted_ids) < 40
+        await sink.aclose()
+
+    run(scene())
+
+
 class BatchingSink(ScriptedSink):
-    def __init__(self, destination: Destination) -> None:
+    def __init__(self, destination: Destination, **given: Any) -> None:
         super().__init__()
-        self._batches = batcher(destination)
+        self._batches = batcher(destination, **given)
 
     async def deliver(self, delivery: Delivery) -> None:
         await self._batches.put(id_of(delivery))
