@@ -121,6 +121,15 @@ async def test_a_job_of_somebody_elses_by_that_name_is_not_taken_for_it(service,
     assert service.jobs[NAME] == {"jobType": "Command", "tags": tags}
 
 
+async def test_a_job_that_cannot_be_read_is_asked_for_again(service, sink_with, monkeypatch):
+    monkeypatch.setattr(service, "changes", lambda _: True)  # the script is for GET too
+    service.script = [Scripted(409), Scripted(200, '{"properties": {"tags": {"event')]
+    error = await refusal(await sink_with())
+
+    assert type(error) is SinkUnavailable
+    assert "which is no job" in str(error)
+
+
 async def test_an_answer_that_shows_another_events_job_is_no_success(service, sink_with):
     service.script = [Scripted(200, '{"properties": {"tags": {"eventKey": "another"}}}')]
     error = await refusal(await sink_with())

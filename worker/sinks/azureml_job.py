@@ -183,6 +183,8 @@ class AzureMlJobSink:
             raise Rejected(refused.said)
         if not found.accepted:
             raise found.refusal(unclear=SinkUnavailable)
+        if not found.fields:  # cut on its way: it says nothing about whose job that is
+            raise SinkUnavailable(f"{found.said}, which is no job")
         if _event_key(found) != delivery.idempotency_key:
             raise Rejected(_not_ours(refused))
 
