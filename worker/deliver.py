@@ -27,7 +27,7 @@ from worker.errors import (
 )
 from worker.ledger import Later, Ledger, Skipped
 from worker.metrics import Metrics
-from worker.outcomes import FAILURES, Outcome
+from worker.outcomes import Outcome, failure
 from worker.settings import SinkSettings
 from worker.sinks import LimitedSink, Sink
 
@@ -339,7 +339,7 @@ class Lane:
         overdue = self._overdue(job, asyncio.get_running_loop().time() + delay)
         if not overdue and not self._spent(job):
             self._again(chain, delay)
-            return FAILURES[type(error)]
+            return failure(error)
         self._give_up(job, f"{job.attempts} attempts; the last: {error}")
         chain.exhausted = overdue
         self._chains.advance(chain, self._goes_aside)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from types import MappingProxyType
 
-from worker.errors import Misconfigured, OutcomeUnknown, PartlyAccepted, SinkUnavailable, WorkerError
+from worker.errors import Misconfigured, OutcomeUnknown, SinkUnavailable, WorkerError
 
 
 class Outcome(StrEnum):
@@ -30,12 +30,15 @@ class Outcome(StrEnum):
     ABORTED = "aborted"
 
 
-FAILURES: Mapping[type[WorkerError], Outcome] = MappingProxyType(
+_FAILURES: Mapping[type[WorkerError], Outcome] = MappingProxyType(
     {
         SinkUnavailable: Outcome.UNAVAILABLE,
-        PartlyAccepted: Outcome.UNAVAILABLE,
         OutcomeUnknown: Outcome.UNKNOWN,
         Misconfigured: Outcome.MISCONFIGURED,
     }
 )
-"""Of the errors after which a delivery is tried again."""
+
+
+def failure(error: WorkerError) -> Outcome:
+    """Of an error after which a delivery is tried again; a sink may have derived one of its own."""
+    return next(outcome for kind, outcome in _FAILURES.items() if isinstance(error, kind))

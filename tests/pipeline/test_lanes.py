@@ -28,6 +28,24 @@ def now() -> float:
 # --- budgets
 
 
+@pytest.mark.parametrize(
+    ("base", "outcome"),
+    [(SinkUnavailable, "unavailable"), (OutcomeUnknown, "unknown"), (Misconfigured, "misconfigured")],
+)
+def test_a_sink_may_derive_errors_of_its_own(base, outcome):
+    error = type("Own", (base,), {})("said in its own way")
+
+    async def scene():
+        sink, owner = ScriptedSink([(0.0, error)]), FakeOwner()
+        async with LaneScene(sink).running() as stage:
+            stage.lane.submit(job_of(owner, "a", "a1"))
+            await asyncio.sleep(5)
+            assert owner.accepted_ids == ["a1"]
+            assert stage.count("worker_deliveries_total", outcome=outcome) == 1
+
+    run(scene())
+
+
 def test_a_delivery_is_given_up_after_so_many_attempts():
     async def scene():
         sink, owner = ScriptedSink(fail=lambda: SinkUnavailable("503")), FakeOwner()
