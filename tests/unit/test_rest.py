@@ -165,3 +165,11 @@ def test_the_short_key_is_legal_as_a_name_everywhere():
     delivery = delivery_of()
     assert short_key(delivery) == f"evt-{delivery.idempotency_key[:32]}"
     assert len(short_key(delivery)) == 36
+
+
+async def test_nothing_that_is_shown_of_a_request_holds_its_token():
+    async with asked(says(500)) as (client, url, _):
+        reply = await client.request("GET", url)
+    login = await bearer_of(Tokens(FakeCredential()), SCOPE)()
+    assert token_for(SCOPE) in login.header
+    assert token_for(SCOPE) not in repr(login) + repr(reply)

@@ -7,8 +7,8 @@ stands in a secret. What an answer means is the sink's decision.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import aiohttp
 import orjson
@@ -29,8 +29,9 @@ WHOLE_BYTES = 16 * 1024 * 1024
 """Of an answer that is read to be understood."""
 
 
-class Login(NamedTuple):
-    """What a request proves itself with."""
+@dataclass(frozen=True, slots=True, repr=False)
+class Login:
+    """What a request proves itself with. Shows none of it where a task or a traceback shows values."""
 
     header: str
     """The value of Authorization."""
@@ -99,7 +100,7 @@ class Reply:
     """An answer, with what nothing may repeat of the request that it answers."""
 
     answer: Answer
-    secrets: tuple[str, ...]
+    secrets: tuple[str, ...] = field(repr=False)
 
     @property
     def accepted(self) -> bool:
