@@ -53,8 +53,9 @@ class SourceSettings(Settings):
     consumer_group: str = Field(default="$Default", pattern=r"^(\$[Dd]efault|[A-Za-z0-9][A-Za-z0-9._-]{0,49})$")
     start: Annotated[Literal["earliest", "latest"] | datetime, BeforeValidator(_start)] = "earliest"
     """Where a partition without a checkpoint begins."""
-    balance_interval_seconds: float = Field(default=2, gt=0)
-    """How often ownership is looked at and renewed: a new worker has its share after a few of these."""
+    balance_interval_seconds: float = Field(default=2, ge=0.5)
+    """How often ownership is looked at and renewed: a new worker has its share after a few of these. Not less than half
+    a second: attempts stop two of these before a lease ends, and a batch may wait for a second."""
     ownership_expiry_seconds: float = Field(default=20, gt=0)
     """After this silence an owner's partitions may be taken; also the lease in which attempts may start."""
     retention_hours: float = Field(default=24, gt=0, le=90 * 24)

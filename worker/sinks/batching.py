@@ -16,7 +16,7 @@ from typing import Generic, NamedTuple, TypeVar
 from worker.errors import Gone, Rejected, Throttled, WorkerError
 
 PATIENCE_SECONDS = 1.0
-"""Well below the two balance intervals (4 s unless set) that a lease keeps in hand (`lease`)."""
+"""No more than the two balance intervals that a lease keeps in hand (`lease`): 4 s unless set, 1 s at least."""
 _COMING_BACK_SECONDS = 0.05
 """How long a batch waits for those that were just sent back to the lane: else, where a request takes longer than the
 patience, the first of them to return would go alone each time, and all others too late again."""
