@@ -122,6 +122,16 @@ def test_what_is_no_number_does_not_become_null():
         Pattern("{{ event.data.metric | float }}", "inputs").fill(delivery_of(ELEMENT | {"data": ODD_NAMES}))
 
 
+def test_an_events_data_are_looked_through_once_however_many_patterns_there_are():
+    first, again, other = (
+        Pattern("{{ event.data.modelTags }}").fill(each)
+        for each in (DELIVERY, DELIVERY, delivery_of(ELEMENT | {"data": DATA}))
+    )
+    assert first is again
+    assert other == first
+    assert other is not first
+
+
 def test_where_a_text_is_needed_a_number_becomes_its_digits():
     assert Pattern("{{ event.data.count }}").text(DELIVERY) == "3"
     assert Pattern("{{ event.data.nothing }}").text(DELIVERY) == ""

@@ -99,7 +99,7 @@ class Pattern:
     def fill(self, delivery: Delivery) -> Any:
         """The value for this delivery, which JSON can hold. Raises Rejected."""
         try:
-            value = self._fill(_variables(delivery))
+            value = self._fill(_SEEN.variables(delivery))
             orjson.dumps(value)
         except BrokenTemplate as error:
             raise Rejected(f"sink {delivery.sink}: {error}") from None
@@ -235,6 +235,23 @@ def _variables(delivery: Delivery) -> dict[str, Any]:
         ),
         "notice": _LazyNotice(delivery),
     }
+
+
+class _Seen:
+    """The last delivery as templates see it: a sink fills in all its patterns in a row, and data may be large."""
+
+    def __init__(self) -> None:
+        self._delivery: Delivery | None = None
+        self._variables: Mapping[str, Any] = {}
+
+    def variables(self, delivery: Delivery) -> Mapping[str, Any]:
+        """What templates are filled in from. Nobody changes it: the sandbox forbids it."""
+        if self._delivery is not delivery:
+            self._delivery, self._variables = delivery, _variables(delivery)
+        return self._variables
+
+
+_SEEN = _Seen()
 
 
 class _LazyNotice:
