@@ -244,6 +244,24 @@ def test_whose_turn_comes_too_late_is_not_sent_and_told_to_ask_again():
     run(scene())
 
 
+def test_who_becomes_too_late_while_the_others_are_waited_for_is_not_sent_either():
+    async def scene():
+        destination = Destination(seconds=1.02)
+        batches = batcher(destination)
+        tasks = begin(batches, "a")
+        await settle_down()
+        tasks += begin(batches, "late")
+        await asyncio.sleep(0.04)
+        tasks += begin(batches, "too late by then")
+        await asyncio.sleep(0.5)
+        tasks += begin(batches, "in time")
+        results = [type(end) for end in await ends(tasks)]
+        assert results == [type(None), Throttled, Throttled, type(None)]
+        assert destination.asked == [["a"], ["in time"]]
+
+    run(scene())
+
+
 def test_where_requests_take_longer_than_the_patience_those_that_return_go_together_all_the_same():
     async def scene():
         destination = Destination(seconds=3.0)
