@@ -96,8 +96,8 @@ async def test_names_with_blanks_and_brackets_are_asked_for_as_they_are(service,
 @pytest.mark.parametrize(
     ("status", "outcome"),
     [
-        *((status, SinkUnavailable) for status in (408, 425, 429)),
-        *((status, OutcomeUnknown) for status in (500, 502, 503, 504, 599)),
+        *((status, SinkUnavailable) for status in (408, 425, 429, 503)),
+        *((status, OutcomeUnknown) for status in (500, 502, 504, 599)),
         *((status, Misconfigured) for status in (401, 403, 404)),
         *((status, Rejected) for status in (301, 302, 307, 308, 400, 405, 409, 410, 413, 415, 422)),
     ],
