@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 
@@ -15,6 +16,7 @@ from tests.integration.eventhub import Reading, producer, read, send
 from tests.support import eventually
 from worker.local.broker import Broker
 from worker.local.chaos import ChaosFailed, Faults
+from worker.local.faults import Drop
 
 # What the SDK does to the socket of a connection that broke: it is left to the garbage collector.
 pytestmark = pytest.mark.filterwarnings(
@@ -90,6 +92,15 @@ async def test_a_dropped_connection_is_an_error_to_a_client_that_does_not_try_ag
     async with consuming_three(connection_string, retries=0) as seen:
         await faults.make("drop", partition="0")
         assert isinstance(await seen.error(), ConnectError)
+
+
+async def test_a_drop_that_comes_while_somebody_connects_meets_whoever_is_there_by_then(broker):
+    for turns in range(6):  # of the loop, between the system's connection and ours
+        with socket.create_connection(("127.0.0.1", broker.port)):
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            _, hit = broker._admin._injector.make(Drop(kind="drop"))
+            assert hit in {0, 1}
 
 
 async def test_a_drop_meets_only_the_connections_that_it_names(connection_string, faults):

@@ -97,7 +97,10 @@ class Broker:
         loop = asyncio.get_running_loop()
         try:
             self._server = await loop.create_server(
-                lambda: self._connect(hubs, injector), self._options.host, self._options.port, backlog=1024
+                lambda: ClientConnection(hubs, self._tokens, injector, self._connected, self._disconnected),
+                self._options.host,
+                self._options.port,
+                backlog=1024,
             )
         except OSError as error:
             hubs.close()
@@ -134,10 +137,10 @@ class Broker:
             return f"{where} is in use: stop what listens there, or give another port, or 0 for any free one."
         return f"{where} cannot be listened on: {error.strerror}."
 
-    def _connect(self, hubs: Hubs, injector: Injector) -> ClientConnection:
-        connection = ClientConnection(hubs, self._tokens, injector, self._disconnected)
+    def _connected(self, connection: ClientConnection) -> None:
         self._connections.add(connection)
-        return connection
+        if self._server is not None and not self._server.is_serving():  # it was on its way when the door closed
+            connection.abort()
 
     def _disconnected(self, connection: ClientConnection) -> None:
         self._connections.discard(connection)

@@ -66,10 +66,16 @@ class ClientConnection(asyncio.Protocol):
     """The broker's side of one connection."""
 
     def __init__(
-        self, hubs: Hubs, tokens: TokenCheck, injector: Injector, on_closed: Callable[["ClientConnection"], None]
+        self,
+        hubs: Hubs,
+        tokens: TokenCheck,
+        injector: Injector,
+        on_opened: Callable[["ClientConnection"], None],
+        on_closed: Callable[["ClientConnection"], None],
     ) -> None:
         self._hubs = hubs
         self._injector = injector
+        self._on_opened = on_opened
         self._on_closed = on_closed
         self._loop = asyncio.get_running_loop()
         self._cbs = CbsNode(hubs, tokens)
@@ -119,6 +125,7 @@ class ClientConnection(asyncio.Protocol):
         self._socket.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._write: Callable[[bytes], None] = self._socket.write
         self._hang_up = self._socket.close
+        self._on_opened(self)  # not before: nobody can hang up on whom nobody has
         if self._injector.active:
             self._injector.connected(self)
 
