@@ -35,7 +35,7 @@ def _error(bad: BadEvent) -> Row:
 
 
 def _event(event: Event, routes: Routes) -> Row:
-    return {
+    row: Row = {
         "schema": event.schema.value,
         "id": event.id,
         "type": event.type,
@@ -47,6 +47,9 @@ def _event(event: Event, routes: Routes) -> Row:
             for verdict in routes.explain(event)
         ],
     }
+    if event.order_defect is not None:
+        row["order_defect"] = event.order_defect
+    return row
 
 
 def render(rows: Iterable[Row], console: Console) -> None:
@@ -63,6 +66,8 @@ def _as_text(row: Row) -> Text:
     text.append(f"  {printable(row['type'])}", "bold cyan").append(f"  ({row['schema']})\n")
     key = row["order_key"]
     order = key["kind"] if key["value"] is None else f"{key['kind']} {key['value']}"
+    if defect := row.get("order_defect"):
+        order += f" (its {defect} cannot be read)"
     for name, value in (*((name, row[name]) for name in ("id", "source", "subject")), ("order", f"by {order}")):
         text.append(f"  {name:<8}", "dim").append("(none)\n" if value is None else f"{printable(value)}\n")
     for verdict in row["routes"]:

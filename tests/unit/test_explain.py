@@ -96,6 +96,12 @@ def test_what_is_no_json_is_one_error_and_an_empty_array_has_no_rows():
     assert explain("f", b"[]", ROUTES) == []
 
 
+def test_an_order_key_that_could_not_be_read_is_named():
+    [row] = explain("f", b'{"id": "1", "eventType": "T", "eventTime": "tonight"}', ROUTES)
+    assert (row["order_key"], row["order_defect"]) == ({"kind": "arrival", "value": None}, "time")
+    assert "  order   by arrival (its time cannot be read)" in rendered([row]).splitlines()
+
+
 @given(st.binary(max_size=50))
 def test_every_row_can_be_printed_as_json_and_for_a_reader(content):
     rows = explain("f", content, ROUTES)
