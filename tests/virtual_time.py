@@ -1,33 +1,10 @@
-"""Time moved by hand: an event loop that never waits. When nothing is left to run it jumps to the next timer."""
+"""Time moved by hand: whole tests on the loop that never waits."""
 
 import asyncio
-import selectors
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-
-class _JumpingSelector(selectors.SelectSelector):
-    """Instead of waiting for the next timer, moves the loop's clock to it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = 1_000.0
-
-    def select(self, timeout: float | None = None) -> Any:
-        if timeout is None:
-            raise AssertionError("everything waits and no timer is left: the test would hang")
-        self.now += max(0.0, timeout)
-        return super().select(0)
-
-
-class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    def __init__(self) -> None:
-        self._jumping = _JumpingSelector()
-        super().__init__(self._jumping)
-
-    def time(self) -> float:
-        return self._jumping.now
-
+from worker.virtual import VirtualTimeLoop
 
 T = TypeVar("T")
 

@@ -38,6 +38,8 @@ app         builds all of it, and closes it again
 cli         arguments in, exit code out
 config      the two files as frozen values; loading reads them (documents, crosschecks, mistakes, settings, strict)
 trial       one delivery through one sink, for a person who tries it; samples: what it is sent
+casebook    the cases of `worker test`; rehearsal: plays them through the pipeline; virtual: on a clock that never
+            waits; expected: what should have come against what came
 explain, metrics, health, http, logs; connections: addresses and connection strings, before they are used; retry:
             back-off towards the store; standing: partitions that are not read; terminal: safe to print
 local       what a laptop needs: the hub, the traffic, the demo

@@ -17,6 +17,7 @@ from worker.commands.deadletter import deadletter
 from worker.commands.options import DEFAULT_CONFIG, FAILED, WRONG_INPUT, ConfigOption, JsonOption, print_json
 from worker.commands.resume import resume
 from worker.commands.send_test import send_test
+from worker.commands.test import run_tests
 from worker.errors import ConfigError, WorkerError
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ local = typer.Typer(no_args_is_help=True, help="What a laptop needs: a hub, and 
 app.add_typer(deadletter, name="deadletter")
 app.command()(resume)
 app.command("send-test")(send_test)
+app.command("test")(run_tests)
 app.add_typer(local, name="local")
 
 

@@ -107,8 +107,12 @@ def without_echoes(errors: list[ErrorDetails]) -> list[ErrorDetails]:
     return [
         each
         for each in errors
-        if each["type"] != "too_short" or not any(other["loc"][:-1] == each["loc"] for other in errors)
+        if each["type"] != "too_short" or not any(_is_within(other["loc"], each["loc"]) for other in errors)
     ]
+
+
+def _is_within(place: Location, around: Location) -> bool:
+    return len(place) > len(around) and place[: len(around)] == around
 
 
 def finding(model: type[BaseModel], raw: Any, error: ErrorDetails) -> Finding:

@@ -39,8 +39,12 @@ _LOOK_SECONDS = 1.0
 class Outbox(PartitionOwner):
     """Sends what the groups of a partition have to tell. Also the owner of those deliveries, as the lanes see it."""
 
-    def __init__(self, partition: PartitionId, parts: Parts, groups: Groups) -> None:
+    def __init__(
+        self, partition: PartitionId, parts: Parts, groups: Groups, *, look_seconds: float = _LOOK_SECONDS
+    ) -> None:
+        """`look_seconds`: how long it trusts that the wall clock goes on as the loop's does."""
         super().__init__(partition, parts)
+        self._look_seconds = look_seconds
         self.changed: Callable[[], None] = lambda: None
         """Called when there is something new to write into the state."""
         self.save: Save = _saved
@@ -81,10 +85,10 @@ class Outbox(PartitionOwner):
         if not any(groups.held for groups in self._groups):
             await self._news.wait()
         seconds = min((groups.oldest_due() for groups in self._groups), default=0.0) - self._parts.clock()
-        if not 0 < seconds < _LOOK_SECONDS:  # what is due already could not be told just now
+        if seconds <= 0:  # what is due already could not be told just now
             seconds = _LOOK_SECONDS
         with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(min(seconds, self._look_seconds)):
                 await self._news.wait()
 
     def _submit(self, digest: Digest) -> None:

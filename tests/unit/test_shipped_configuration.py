@@ -138,6 +138,13 @@ def test_people_are_told_of_a_run_when_it_ends_and_once(folder: Path, monkeypatc
     assert told == any("oncall-mail" in route["sinks"] for route in routes if route["matched"])
 
 
+def test_the_shipped_cases_pass_and_reach_every_route_without_a_secret(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["worker", "test", "--config", str(CONFIG / "worker.yaml"), "--require-coverage"])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert (stopped.value.code or 0, capsys.readouterr().err) == (0, "")
+
+
 def test_an_example_with_a_mistake_would_be_noticed(folder: Path):
     text, _ = with_examples((folder / "routes.yaml").read_text())
     (folder / "routes.yaml").write_text(text.replace("group_by: [experiment]", "group_by: [experimnt]"))
