@@ -37,6 +37,7 @@ process     one process's tasks: who claims, delivers, keeps watch; and how it s
 app         builds all of it, and closes it again
 cli         arguments in, exit code out
 config      the two files as frozen values; loading reads them (documents, crosschecks, mistakes, settings, strict)
+advice      what is allowed and looks wrong; reach: what can be proved of routes; schema: the files' form, for editors
 trial       one delivery through one sink, for a person who tries it; samples: what it is sent
 casebook    the cases of `worker test`; rehearsal: plays them through the pipeline; virtual: on a clock that never
             waits; expected: what should have come against what came

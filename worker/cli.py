@@ -9,19 +9,18 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from worker.commands.check import check
 from worker.commands.deadletter import deadletter
 from worker.commands.options import DEFAULT_CONFIG, FAILED, WRONG_INPUT, ConfigOption, JsonOption, print_json
 from worker.commands.resume import resume
+from worker.commands.schema import schema
 from worker.commands.send_test import send_test
 from worker.commands.test import run_tests
 from worker.errors import ConfigError, WorkerError
-
-if TYPE_CHECKING:
-    from worker.config import Config
 
 app = typer.Typer(
     name="worker",
@@ -33,7 +32,9 @@ app = typer.Typer(
 )
 local = typer.Typer(no_args_is_help=True, help="What a laptop needs: a hub, and traffic for it.")
 app.add_typer(deadletter, name="deadletter")
+app.command()(check)
 app.command()(resume)
+app.command()(schema)
 app.command("send-test")(send_test)
 app.command("test")(run_tests)
 app.add_typer(local, name="local")
@@ -70,51 +71,6 @@ def run(*, config: ConfigOption = DEFAULT_CONFIG) -> None:
     from worker.loading import load
 
     raise typer.Exit(worker_app.run(load(config)))
-
-
-@app.command()
-def check(*, config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
-    """Validate both files and print every mistake with its file and line. Connects to nothing."""
-    from worker.loading import load
-    from worker.mistakes import Mistakes
-
-    try:
-        loaded = load(config)
-    except Mistakes as mistakes:
-        if not as_json:
-            raise
-        for mistake in mistakes.found:
-            print_json({"file": str(mistake.file), "line": mistake.line, "mistake": mistake.message})
-        raise typer.Exit(WRONG_INPUT) from None
-    summary = _summary(loaded)
-    if as_json:
-        print_json(summary)
-        return
-    for name, value in summary.items():
-        typer.echo(f"{name:<15} {value if isinstance(value, str) else ', '.join(value)}")
-
-
-def _summary(config: "Config") -> dict[str, str | list[str]]:
-    """What the files say, in short."""
-    from worker.sinks.installed import origin_of
-
-    def of_kind(kind: str) -> str:
-        return f"{kind}, from {origin}" if (origin := origin_of(kind)) else kind
-
-    source, store = config.worker.source, config.worker.store
-    where = store.path if store.kind == "sqlite" else f"container {store.container}"
-    used = {name for spec in config.routing.specs for name in spec.sinks}
-    unused = [sink.name for sink in config.sinks if sink.name not in used]
-    return {
-        "config": str(config.file),
-        "routes_file": str(config.routing.file),
-        "hub": source.hub,
-        "consumer_group": source.consumer_group,
-        "store": f"{store.kind}, {where}",
-        "sinks": [f"{sink.name} ({of_kind(sink.kind)})" for sink in config.sinks],
-        "routes": [spec.name for spec in config.routing.specs],
-        **({"unused_sinks": [f"{name} (no route names it: it gets nothing)" for name in unused]} if unused else {}),
-    }
 
 
 @app.command()

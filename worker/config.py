@@ -22,6 +22,10 @@ SECONDS_PER_DAY = 24 * SECONDS_PER_HOUR
 _LEDGER_DAYS = 7.0
 
 
+_StartText = Annotated[str, Field(pattern=r"^(earliest|latest|[0-9]{4}-?[0-9W].*)$")]
+"""How a start is written, as far as a pattern can say it."""
+
+
 def _start(value: object) -> object:
     if value in ("earliest", "latest"):
         return value
@@ -44,15 +48,21 @@ OnInvalidOffset = Literal["stop", "earliest", "latest"]
 class SourceSettings(Settings):
     """Which hub is read, and how partitions are shared."""
 
+    needs_one_of = (("connection_string_env", "connection_string_file", "namespace"),)
+
     connection_string_env: str | None = None
     """The Event Hubs namespace's or the hub's connection string, with the right to listen."""
     connection_string_file: FilePath | None = None
     namespace: Annotated[str, AfterValidator(checked_host_name)] | None = Field(default=None, validate_default=True)
     """The host name instead of a connection string: the identity of the process is used (azure-identity)."""
     hub: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,255}$")
+    """The event hub in that namespace."""
     consumer_group: str = Field(default="$Default", pattern=r"^(\$[Dd]efault|[A-Za-z0-9][A-Za-z0-9._-]{0,49})$")
-    start: Annotated[Literal["earliest", "latest"] | datetime, BeforeValidator(_start)] = "earliest"
-    """Where a partition without a checkpoint begins."""
+    """All workers of one group share the partitions; another group reads everything again."""
+    start: Annotated[
+        Literal["earliest", "latest"] | datetime, BeforeValidator(_start, json_schema_input_type=_StartText)
+    ] = "earliest"
+    """Where a partition without a checkpoint begins: earliest, latest or a time; no zone means UTC."""
     balance_interval_seconds: float = Field(default=2, ge=0.5)
     """How often ownership is looked at and renewed: a new worker has its share after a few of these. Not less than half
     a second: attempts stop two of these before a lease ends, and a batch may wait for a second."""
@@ -75,7 +85,7 @@ class SourceSettings(Settings):
     @classmethod
     def _one_way_in(cls, value: str | None, info: ValidationInfo) -> str | None:
         given = {**info.data, "namespace": value}
-        _exactly_one(given, "connection_string_env", "connection_string_file", "namespace")
+        _exactly_one(given, *cls.needs_one_of[0])
         return value
 
     @property
@@ -98,15 +108,21 @@ class SqliteStoreSettings(StoreIntervals):
     """One file on one machine, for several processes."""
 
     kind: Literal["sqlite"]
+    """Where progress is kept."""
     path: FilePath
+    """The file; it and its folder are created when they are missing."""
 
 
 class BlobStoreSettings(StoreIntervals):
     """A container of a storage account, for production."""
 
+    needs_one_of = (("connection_string_env", "connection_string_file", "account_url"),)
+
     kind: Literal["blob"]
+    """Where progress is kept."""
     connection_string_env: str | None = None
     connection_string_file: FilePath | None = None
+    """The storage account's connection string."""
     account_url: Annotated[str, AfterValidator(checked_account_url)] | None = Field(default=None, validate_default=True)
     """Instead of a connection string: the identity of the process is used (azure-identity)."""
     container: Annotated[str, AfterValidator(checked_container)]
@@ -116,7 +132,7 @@ class BlobStoreSettings(StoreIntervals):
     @classmethod
     def _one_way_in(cls, value: str | None, info: ValidationInfo) -> str | None:
         given = {**info.data, "account_url": value}
-        _exactly_one(given, "connection_string_env", "connection_string_file", "account_url")
+        _exactly_one(given, *cls.needs_one_of[0])
         return value
 
 
@@ -180,6 +196,7 @@ class HttpSettings(Settings):
     """Where /metrics, /livez and /readyz are served."""
 
     host: str = Field(default="127.0.0.1", min_length=1)
+    """The address that is listened at; 0.0.0.0 in a container."""
     port: int = Field(default=8080, ge=0, le=65535)
     """0 takes a free port and logs it."""
 
@@ -196,19 +213,22 @@ class WorkerSettings(Settings):
     http: HttpSettings = HttpSettings()
     # Text, because a default is validated as if it stood in the file.
     routes_file: FilePath = Field(default="routes.yaml", validate_default=True)
+    """What happens to events."""
 
 
 class RouteSettings(Settings):
     """One route as it stands in routes.yaml; its filter is compiled by `filters`."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")
+    """What metrics, logs and dead letters call it."""
     sources: tuple[Annotated[str, Field(min_length=1)], ...] | None = Field(default=None, min_length=1)
-    """Topics whose events this route is for; None: all."""
+    """Topics whose events this route is for; left out: all."""
     filter: dict[str, object] | None = None
-    """Event Grid's own filter; None: every event."""
+    """Event Grid's own filter; left out: every event."""
     sinks: tuple[str, ...] = Field(min_length=1)
+    """Where its events go: names of sinks."""
     late: Late | None = None
-    """None: what order.late says."""
+    """What happens to an event that comes after a later one of its subject; left out: what order.late says."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""One YAML file as plain values, each with the line it stands on.
+"""One YAML file as plain values, each with the line and column it stands at.
 
 Stricter than YAML where YAML surprises: a key stands once, `no` and `on` are text, times stay text, tags are refused,
 and a small file cannot grow into a large value. Anchors, aliases and `<<` work. It does not know what values mean.
@@ -35,10 +35,25 @@ _TOO_DEEP = f"is nested more than {MAX_DEPTH} deep; is it the right file?"
 _TEXT_TAG = "tag:yaml.org,2002:str"
 
 
-class _Entry(NamedTuple):
+class Mark(NamedTuple):
+    """A place in a file, counted from 1 as editors do."""
+
     line: int
+    column: int
+    """In characters."""
+
+
+class _Entry(NamedTuple):
+    mark: Mark
     """Of the key, of an item's first word, or of the alias: the anchored value may stand elsewhere."""
     node: "_Node"
+
+
+_TOP = Mark(1, 1)
+
+
+def _mark(event: Any) -> Mark:
+    return Mark(event.start_mark.line + 1, event.start_mark.column + 1)
 
 
 @dataclass(slots=True)
@@ -79,19 +94,24 @@ class Document:
     """Keys given twice and the like: the values are usable, the file is not accepted."""
     _root: _Node
 
-    def line(self, location: Location) -> int:
-        """The line of a value; for one that is not there, of the nearest section around it."""
-        line, node = 1, self._root
+    def mark(self, location: Location) -> Mark:
+        """Where a value stands; for one that is not there, the nearest section around it."""
+        mark, node = _TOP, self._root
         for part in location:
             entry = node.child(part)
             if entry is None:
                 break
-            line, node = entry
-        return line
+            mark, node = entry
+        return mark
+
+    def line(self, location: Location) -> int:
+        """The line of the same."""
+        return self.mark(location).line
 
     def mistake(self, location: Location, message: str) -> Mistake:
         """A mistake at a value of this file."""
-        return Mistake(self.file, self.line(location), message)
+        line, column = self.mark(location)
+        return Mistake(self.file, line, message, column)
 
     def sections(self, key: str) -> Iterator[tuple[Location, Mapping[str, Any]]]:
         """The sections in the list behind a key, with their places; an item that is no section counts as empty."""
@@ -120,12 +140,18 @@ def _text(file: Path) -> str:
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise Mistakes([Mistake(file, line, "a character is not UTF-8; save the file as UTF-8")]) from None
+        # Up to here it is UTF-8, so that its characters can be counted.
+        line, column = _mark_at(raw[: error.start].decode("utf-8-sig"))
+        raise Mistakes([Mistake(file, line, "a character is not UTF-8; save the file as UTF-8", column)]) from None
     if found := _UNPRINTABLE.search(text):
-        line = text.count("\n", 0, found.start()) + 1
-        raise Mistakes([Mistake(file, line, f"a control character (U+{ord(found[0]):04X}); remove it")])
+        line, column = _mark_at(text[: found.start()])
+        raise Mistakes([Mistake(file, line, f"a control character (U+{ord(found[0]):04X}); remove it", column)])
     return text
+
+
+def _mark_at(before: str) -> Mark:
+    """The place after this text."""
+    return Mark(before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1)
 
 
 @dataclass(slots=True)
@@ -148,28 +174,30 @@ class _Reader:
                     self._wrong(end, "a second document begins; keep one, without a line ---")
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
-            self._stop(mark.line + 1 if mark else None, _syntax(text, error))
+            self._stop(Mark(mark.line + 1, mark.column + 1) if mark else None, _syntax(text, error))
         return Document(self.file, root.plain(), tuple(self.mistakes), root)
 
     def _wrong(self, event: Any, message: str) -> None:
-        self.mistakes.append(Mistake(self.file, event.start_mark.line + 1, message))
+        line, column = _mark(event)
+        self.mistakes.append(Mistake(self.file, line, message, column))
 
-    def _stop(self, line: int | None, message: str) -> NoReturn:
-        raise Mistakes([*self.mistakes, Mistake(self.file, line, message)])
+    def _stop(self, mark: Mark | None, message: str) -> NoReturn:
+        line, column = mark or (None, None)
+        raise Mistakes([*self.mistakes, Mistake(self.file, line, message, column)])
 
     def _node(self, event: Any, *, depth: int) -> _Node:
         if isinstance(event, yaml.AliasEvent):
             return self._alias(event)
-        line = event.start_mark.line + 1
+        mark = _mark(event)
         if depth > MAX_DEPTH:
-            self._stop(line, _TOO_DEEP)
+            self._stop(mark, _TOO_DEEP)
         if event.tag is not None and event.tag != _TEXT_TAG:
             self._wrong(event, "tags (words that begin with !) are not supported; write the plain value, or quote it")
         node = self._untagged(event, depth)
         if node.size > MAX_VALUES:
-            self._stop(line, f"stands for more than {MAX_VALUES:,} values; use fewer aliases")
+            self._stop(mark, f"stands for more than {MAX_VALUES:,} values; use fewer aliases")
         if node.height > MAX_DEPTH:
-            self._stop(line, _TOO_DEEP)
+            self._stop(mark, _TOO_DEEP)
         if event.anchor:
             self.anchors[event.anchor] = node
         return node
@@ -200,13 +228,13 @@ class _Reader:
     def _characters(self, event: Any) -> str:
         text: str = event.value
         if any("\ud800" <= character <= "\udfff" for character in text):  # which the parser in C refuses itself
-            self._stop(event.start_mark.line + 1, "is not valid YAML: half of a surrogate pair; write the character")
+            self._stop(_mark(event), "is not valid YAML: half of a surrogate pair; write the character")
         return text
 
     def _sequence(self, depth: int) -> _Node:
         items: list[_Entry] = []
         while not isinstance(event := next(self.events), yaml.SequenceEndEvent):
-            items.append(_Entry(event.start_mark.line + 1, self._node(event, depth=depth + 1)))
+            items.append(_Entry(_mark(event), self._node(event, depth=depth + 1)))
         return _Node.around(items)
 
     def _mapping(self, depth: int) -> _Node:
@@ -219,10 +247,10 @@ class _Reader:
             if key == "<<" and not event.style:
                 merged += self._merged(value, node)
             elif key in entries:
-                first = entries[key].line
+                first = entries[key].mark.line
                 self._wrong(event, f"{shown(key)} stands here again (first on line {first}); keep one of the two")
             elif key is not None:
-                entries[key] = _Entry(event.start_mark.line + 1, node)
+                entries[key] = _Entry(_mark(event), node)
         for source in merged:
             if isinstance(source.value, dict):
                 entries = {**source.value, **entries}

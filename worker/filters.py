@@ -39,6 +39,17 @@ class FilterMistakes(WorkerError):
 # ---- What a compiled filter does
 
 
+class Claim(NamedTuple):
+    """What a condition demands, for those who compare conditions instead of asking them."""
+
+    names: tuple[str, ...]
+    """The way to the value."""
+    operator: str
+    """As in `operators`, or the field of the filter that stands for one: subjectBeginsWith, subjectEndsWith."""
+    operand: Any = None
+    """As the operator reads it; of a filter of the subject (text, whether its case counts)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Condition:
     """One demand on one value of the event."""
@@ -49,6 +60,7 @@ class Condition:
     find: Callable[[Event], Any]
     """The value, None where it is missing or null."""
     test: Callable[[Any], bool]
+    claim: Claim
     in_arrays: bool = True
     """Whether it looks into arrays; said where it would surprise."""
 
@@ -206,7 +218,8 @@ class _Compiler:
             elif text:
                 wanted = _rooted(text) if name == "subjectBeginsWith" else text
                 test = _subject_test(matches, wanted, case_sensitive=case_sensitive)
-                conditions.append(Condition("subject", f"{name} {_shown(text)}", _subject, test))
+                claim = Claim(("subject",), name, (wanted if case_sensitive else wanted.casefold(), case_sensitive))
+                conditions.append(Condition("subject", f"{name} {_shown(text)}", _subject, test, claim))
         return conditions
 
     def _groups(self, fields: Mapping[str, object]) -> tuple[tuple[Condition, ...], ...]:
@@ -242,7 +255,8 @@ class _Compiler:
             return None
         shown = "" if operator.operand_field is None else f" {_shown(fields.get(operator.operand_field))}"
         test = operator.test(operand, in_arrays=self.in_arrays)
-        return Condition(str(fields["key"]), f"{name}{shown}", partial(find, names), test, self.in_arrays)
+        claim = Claim(names, str(name), operand)
+        return Condition(str(fields["key"]), f"{name}{shown}", partial(find, names), test, claim, self.in_arrays)
 
     def _key(self, key: object, path: FieldPath) -> tuple[str, ...]:
         if not isinstance(key, str) or not key:

@@ -109,7 +109,10 @@ class _Reading:
     def stop_if_wrong(self) -> None:
         """Raises Mistakes when there are any, in the order of the files and lines."""
         if self._found:
-            raise Mistakes(sorted(self._found, key=lambda one: (self._files.index(one.file), one.line or 0)))
+            raise Mistakes(sorted(self._found, key=self._order))
+
+    def _order(self, mistake: Mistake) -> tuple[int, int, int]:
+        return self._files.index(mistake.file), mistake.line or 0, mistake.column or 0
 
     def document(self, file: Path) -> Document | None:
         """The file's values, or None where it cannot be read."""

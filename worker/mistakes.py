@@ -28,10 +28,16 @@ class Mistake:
     line: int | None
     """Counted from 1; None where the file as a whole is meant."""
     message: str
+    column: int | None = None
+    """Counted from 1, in characters; None where no line is known either."""
+
+    @property
+    def where(self) -> str:
+        """Its place, as compilers write it and editors follow it: file:line:column."""
+        return ":".join(str(part) for part in (self.file, self.line, self.column) if part is not None)
 
     def __str__(self) -> str:
-        place = f"{self.file}:{self.line}" if self.line else f"{self.file}"
-        return f"{place}: {self.message}"
+        return f"{self.where}: {self.message}"
 
 
 class Finding(NamedTuple):

@@ -71,7 +71,9 @@ class PaceSettings(Settings):
     """How many messages a sink gets at most from one partition; what exceeds it becomes a digest."""
 
     messages: int = Field(ge=1, le=10_000)
+    """So many messages at most,"""
     per_seconds: float = Field(gt=0, le=7 * 86_400)
+    """in so much time."""
 
 
 class MuteSettings(Settings):
@@ -80,9 +82,12 @@ class MuteSettings(Settings):
     days: tuple[_Day, ...] = Field(default=_DAYS, min_length=1)
     """On which days it begins."""
     start: Annotated[str, AfterValidator(_clock_time)] = Field(default="00:00", alias="from")
+    """The time of day at which it begins, in quotes."""
     end: Annotated[str, AfterValidator(_clock_time)] = Field(default="24:00", alias="to")
-    """When this is not after `from`, it ends on the next day: with the same time, after 24 hours."""
+    """The time of day at which it ends. When it is not after `from`, it ends on the next day: with the same time, after
+    24 hours."""
     timezone: Annotated[str, AfterValidator(_zone)] = "UTC"
+    """In which the times are meant: a name such as Europe/Berlin."""
     then: Literal["hold", "drop", "dead_letter"] = "hold"
     """What becomes of its events: one digest when the window is over; nothing (counted); a dead letter."""
     let_through: Severity | None = None
@@ -94,17 +99,18 @@ class QuietSettings(Settings):
 
     group_by: tuple[Annotated[str, AfterValidator(_group_key)], ...] | None = Field(default=None, max_length=5)
     """Events with the same values of these are told together: type, source, subject, state, severity, experiment,
-    model, or any key as filters have them (`data.runType`). []: all together; None: each by itself."""
+    model, or any key as filters have them (`data.runType`). []: all together; left out: each by itself."""
     group_wait_seconds: float = Field(default=30, ge=0, le=86_400)
     """How long a new group waits for more of its kind before it is told; 0: the first event is told at once."""
     group_interval_seconds: float = Field(default=300, gt=0, le=7 * 86_400)
     """How long after it was told the same group may be told again, when something new came to it."""
     repeat_interval_seconds: float | None = Field(default=None, gt=0, le=7 * 86_400)
-    """The same, when what came says only what the last message of the group said (same types and states); None: as long
-    as group_interval_seconds."""
+    """The same, when what came says only what the last message of the group said (same types and states); left out: as
+    long as group_interval_seconds."""
     limit: PaceSettings | None = None
-    """Per partition; None: no limit."""
+    """How many messages at most from one partition; left out: no limit."""
     mute: tuple[MuteSettings, ...] = Field(default=(), max_length=20)
+    """When it is not told."""
     max_events: int = Field(default=1000, ge=1, le=1000)
     """A digest stands for at most so many events; a group with more is told at once, and in several."""
 

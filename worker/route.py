@@ -62,14 +62,14 @@ class _Route:
         self.name = spec.name
         self.filter = spec.filter
         self.event_types = None if spec.filter is None else spec.filter.event_types
-        self.sources = None if spec.sources is None else frozenset(map(_folded_source, spec.sources))
+        self.sources = None if spec.sources is None else frozenset(map(folded_source, spec.sources))
         self.targets = tuple(Target(spec.name, sink, spec.late) for sink in spec.sinks)
 
     def matches(self, event: Event) -> bool:
         return self.takes_from(event.source) and (self.filter is None or self.filter.matches(event))
 
     def takes_from(self, source: str | None) -> bool:
-        return self.sources is None or (source is not None and _folded_source(source) in self.sources)
+        return self.sources is None or (source is not None and folded_source(source) in self.sources)
 
     def explain(self, event: Event) -> tuple[bool, str]:
         if not self.takes_from(event.source):
@@ -117,6 +117,6 @@ class Routes:
         return verdicts
 
 
-def _folded_source(source: str) -> str:
+def folded_source(source: str) -> str:
     """ARM ids change case from event to event, and some producers end them with a slash."""
     return source.casefold().removesuffix("/")

@@ -1,4 +1,4 @@
-"""Events to try a sink with: shaped like Azure ML's own, and each says in its names that it is a test.
+"""Events to try a sink with: shaped like Azure's own, and each says in its names that it is a test.
 
 Also one of the user's own. They become deliveries without a hub: no partition, no order, no route. Pure, but for the id
 of a sample, which is new each time, so that a person sees it arrive again and no destination takes it for a repetition.
@@ -27,6 +27,10 @@ _SOURCE = (
     f"/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/{_SLUG}"
     f"/providers/Microsoft.MachineLearningServices/workspaces/{_SLUG}"
 )
+_ACCOUNT = (
+    f"/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/{_SLUG}"
+    f"/providers/Microsoft.Storage/storageAccounts/{_SLUG.replace('-', '')}"
+)
 _TAGS = {"note": "This is a test. Nothing has happened."}
 
 
@@ -37,12 +41,14 @@ class Sample(StrEnum):
     COMPLETED_RUN = "completed-run"
     MODEL_REGISTERED = "model-registered"
     DRIFT = "drift"
+    BLOB_CREATED = "blob-created"
     DIGEST = "digest"
 
 
 def sample_delivery(sample: Sample, sink: str, *, now: UnixSeconds, source: str | None = None) -> Delivery:
     """A new event of this kind, for this sink; `source`: of this workspace, and not of one that is named for a test."""
-    element = _digest(sink, now) if sample is Sample.DIGEST else _single(sample, now, source or _SOURCE)
+    usual = _ACCOUNT if sample is Sample.BLOB_CREATED else _SOURCE
+    element = _digest(sink, now) if sample is Sample.DIGEST else _single(sample, now, source or usual)
     return own_delivery(orjson.dumps(element), sink, now=now)
 
 
@@ -73,7 +79,7 @@ def _single(sample: Sample, now: UnixSeconds, source: str) -> dict[str, Any]:
         "id": _new_id(),
         "topic": source,
         "subject": subject,
-        "eventType": _ML + event_type,
+        "eventType": event_type,
         "eventTime": _time(now),
         "data": data,
         "dataVersion": "2",
@@ -127,15 +133,15 @@ def _run(**more: str) -> dict[str, Any]:
 
 _RUN_SUBJECT = f"experiments/{_SLUG}/runs/{_SLUG}-run"
 _WHAT: dict[Sample, tuple[str, str, dict[str, Any]]] = {
-    Sample.FAILED_RUN: ("RunStatusChanged", _RUN_SUBJECT, _run(runStatus="Failed")),
-    Sample.COMPLETED_RUN: ("RunCompleted", _RUN_SUBJECT, _run()),
+    Sample.FAILED_RUN: (f"{_ML}RunStatusChanged", _RUN_SUBJECT, _run(runStatus="Failed")),
+    Sample.COMPLETED_RUN: (f"{_ML}RunCompleted", _RUN_SUBJECT, _run()),
     Sample.MODEL_REGISTERED: (
-        "ModelRegistered",
+        f"{_ML}ModelRegistered",
         f"models/{_SLUG}:1",
         {"modelName": NAME, "modelVersion": "1", "modelTags": _TAGS, "modelProperties": {}},
     ),
     Sample.DRIFT: (
-        "DatasetDriftDetected",
+        f"{_ML}DatasetDriftDetected",
         f"datadrift/{_SLUG}/run/{_SLUG}-run",
         {
             "dataDriftId": _SLUG,
@@ -146,6 +152,19 @@ _WHAT: dict[Sample, tuple[str, str, dict[str, Any]]] = {
             "driftCoefficient": 0.83,
             "startTime": "2026-01-05T00:00:00+00:00",
             "endTime": "2026-01-12T00:00:00+00:00",
+        },
+    ),
+    Sample.BLOB_CREATED: (
+        "Microsoft.Storage.BlobCreated",
+        f"/blobServices/default/containers/{_SLUG}/blobs/{NAME}.parquet",
+        {
+            "api": "PutBlob",
+            "contentType": "application/octet-stream",
+            "contentLength": 0,
+            "blobType": "BlockBlob",
+            "eTag": "0x8D000000000000",
+            "url": f"https://{_SLUG.replace('-', '')}.blob.core.windows.net/{_SLUG}/{NAME.replace(' ', '%20')}.parquet",
+            "sequencer": "00000000000000000000000000000000",
         },
     ),
 }

@@ -139,8 +139,8 @@ class RetrySettings(Settings):
     """From the first attempt; then the event becomes a dead letter. Half of source.retention_hours unless set: giving
     up must come before the hub forgets the event."""
     max_attempts: int | None = Field(default=None, ge=1)
-    """How often the destination is asked at most, over restarts too; None: only the time counts. While it refuses the
-    worker itself (401, 403, 404 for several subjects), only the time counts as well."""
+    """How often the destination is asked at most, over restarts too; left out: only the time counts. While it refuses
+    the worker itself (401, 403, 404 for several subjects), only the time counts as well."""
 
 
 OnUnknown = Literal["resend", "skip", "verify"]
@@ -162,11 +162,13 @@ class SinkSettings(Settings):
     """What `on_unknown` is where it is left out."""
 
     name: str = Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    """What routes, metrics, logs and dead letters call it."""
     kind: str
+    """Which of the kinds it is."""
     concurrency: int = Field(default=16, ge=1, le=1000)
     """Attempts at one time, over all partitions of this process. One subject never has two."""
     rate: float | None = Field(default=None, gt=0)
-    """Attempts per second at most, over all partitions of this process; None: no limit."""
+    """Attempts per second at most, over all partitions of this process; left out: no limit."""
     retry: RetrySettings = RetrySettings()
     overflow: Literal["block", "dead_letter"] = "block"
     """What happens when a partition has limits.in_flight unsettled events: reading waits, or this sink's waiting
@@ -176,10 +178,10 @@ class SinkSettings(Settings):
     dry_run: bool = False
     """Logs what would be sent, and counts it as delivered."""
     quiet: QuietSettings | None = None
-    """Tells of several events together, at most so often, and not at every time; None: of each, as it comes."""
+    """Tells of several events together, at most so often, and not at every time; left out: of each, as it comes."""
     on_unknown: OnUnknown | None = None
-    """What happens when an attempt may have taken effect, and may not; kinds with a ledger only. None: as the kind
-    says in `unknown_by_default`."""
+    """What happens when an attempt may have taken effect, and may not; kinds with a ledger only. Left out: as the
+    kind's page says."""
 
     @field_validator("on_unknown")
     @classmethod

@@ -19,235 +19,243 @@ LIST = "must be a list: [first, second], or one line with '- ' for each"
 SECTION = "must be a section: keys and values, indented below it"
 BAD = [
     # Keys
-    Bad("worker", "  hub:", "  hob:", "worker.yaml:3: source.hob: there is no such key; did you mean hub?"),
+    Bad("worker", "  hub:", "  hob:", "worker.yaml:3:3: source.hob: there is no such key; did you mean hub?"),
     Bad(
         "worker",
         "  path: data/worker.db",
         "  paht: x",
-        "worker.yaml:6: store.paht: there is no such key; did you mean path?",
+        "worker.yaml:6:3: store.paht: there is no such key; did you mean path?",
     ),
-    Bad("worker", "store:", "stroe: 1\nstore:", "worker.yaml:4: stroe: there is no such key; did you mean store?"),
+    Bad("worker", "store:", "stroe: 1\nstore:", "worker.yaml:4:1: stroe: there is no such key; did you mean store?"),
     Bad(
         "worker",
         "store:",
         "limits: {inflight: 1}\nstore:",
-        "worker.yaml:4: limits.inflight: there is no such key; did you mean in_flight?",
+        "worker.yaml:4:10: limits.inflight: there is no such key; did you mean in_flight?",
     ),
     Bad(
         "worker",
         "store:",
         "dead_letters: {keep_days: 1, stop_ratio: 2}\nstore:",
-        "worker.yaml:4: dead_letters.stop_ratio: ",
+        "worker.yaml:4:30: dead_letters.stop_ratio: ",
     ),
     Bad(
         "worker",
         "store:",
         "tracing: {}\nstore:",
-        "worker.yaml:4: tracing: there is no such key; write one of",
+        "worker.yaml:4:1: tracing: there is no such key; write one of",
     ),
     Bad(
         "worker",
         "connection_string_env: HUB",
         f"connection_string: {CONNECTION}",
-        "worker.yaml:2: source.connection_string: secrets do not stand in this file; name an "
+        "worker.yaml:2:3: source.connection_string: secrets do not stand in this file; name an "
         "environment variable in connection_string_env or a file in connection_string_file",
     ),
     Bad(
         "routes",
         "    sinks: [out]",
         "    sink: [out]",
-        "routes.yaml:12: routes[0].sink: there is no such key; did you mean sinks?",
+        "routes.yaml:12:5: routes[0].sink: there is no such key; did you mean sinks?",
     ),
     Bad(
         "routes",
         "    url_env: OUT",
         "    url_env: OUT\n    timeout: 1",
-        "routes.yaml:5: sinks[0].timeout: there is no such key; did you mean timeout_seconds?",
+        "routes.yaml:5:5: sinks[0].timeout: there is no such key; did you mean timeout_seconds?",
     ),
     Bad(
         "routes",
         "routes:",
         "  - {name: mail, kind: email, host: smtp.example.org, form: a@example.org, to: [b@example.org]}\nroutes:",
-        "routes.yaml:8: sinks[2].form: there is no such key; did you mean from?",
+        "routes.yaml:8:55: sinks[2].form: there is no such key; did you mean from?",
     ),
     Bad(
         "routes",
         "    url_env: OUT",
         '    url_env: OUT\n    quiet: {group_by: [], mute: [{from: "22:00", until: "07:00"}]}',
-        "routes.yaml:5: sinks[0].quiet.mute[0].until: there is no such key; write one of days, from, to, timezone",
+        "routes.yaml:5:50: sinks[0].quiet.mute[0].until: there is no such key; write one of days, from, to, timezone",
     ),
     Bad(
         "routes",
         "    url_env: OUT",
         "    url_env: OUT\n    quiet: {limit: {messages: 1, per_seconds: 60}}",
-        "routes.yaml:2: sinks[0]: quiet without group_by needs the ledger, to know after a crash which events went "
+        "routes.yaml:2:5: sinks[0]: quiet without group_by needs the ledger, to know after a crash which events went "
         "alone; add on_unknown: resend, or group_by",
     ),
-    Bad("routes", "routes:", "rules: []\nroutes:", "routes.yaml:8: rules: there is no such key; did you mean routes?"),
+    Bad(
+        "routes", "routes:", "rules: []\nroutes:", "routes.yaml:8:1: rules: there is no such key; did you mean routes?"
+    ),
     # Sections
-    Bad("worker", "store:\n  kind: sqlite\n  path: data/worker.db\n", "", "worker.yaml:1: store: is missing; add it"),
-    Bad("worker", "store:", "order: 5\nstore:", f"worker.yaml:4: order: {SECTION}"),
-    Bad("worker", "store:", "http:\nstore:", f"worker.yaml:4: http: {SECTION}"),
-    Bad("routes", "  - name: failed\n", "  - just text\n  - name: failed\n", f"routes.yaml:9: routes[0]: {SECTION}"),
-    Bad("routes", "    sinks: [out]", "    sinks: out", f"routes.yaml:12: routes[0].sinks: {LIST}"),
+    Bad("worker", "store:\n  kind: sqlite\n  path: data/worker.db\n", "", "worker.yaml:1:1: store: is missing; add it"),
+    Bad("worker", "store:", "order: 5\nstore:", f"worker.yaml:4:1: order: {SECTION}"),
+    Bad("worker", "store:", "http:\nstore:", f"worker.yaml:4:1: http: {SECTION}"),
+    Bad("routes", "  - name: failed\n", "  - just text\n  - name: failed\n", f"routes.yaml:9:5: routes[0]: {SECTION}"),
+    Bad("routes", "    sinks: [out]", "    sinks: out", f"routes.yaml:12:5: routes[0].sinks: {LIST}"),
     Bad(
         "routes",
         "    sinks: [out]",
         "    sinks: []",
-        "routes.yaml:12: routes[0].sinks: has too few entries; write at least 1",
+        "routes.yaml:12:5: routes[0].sinks: has too few entries; write at least 1",
     ),
     Bad(
         "routes",
         "    sinks: [out]",
         "    sinks: [out]\n    sources: []",
-        "routes.yaml:13: routes[0].sources: has too few entries; write at least 1",
+        "routes.yaml:13:5: routes[0].sources: has too few entries; write at least 1",
     ),
     Bad(
         "routes",
         "    filter:\n      includedEventTypes: [Some.Type]",
         "    filter: Some.Type",
-        f"routes.yaml:10: routes[0].filter: {SECTION}",
+        f"routes.yaml:10:5: routes[0].filter: {SECTION}",
     ),
     # Values
     Bad(
         "worker",
         "store:",
         'http: {port: "8080"}\nstore:',
-        "worker.yaml:4: http.port: must be a whole number, without quotes",
+        "worker.yaml:4:8: http.port: must be a whole number, without quotes",
     ),
-    Bad("worker", "store:", "http: {port: eighty}\nstore:", "worker.yaml:4: http.port: must be a whole number"),
-    Bad("worker", "store:", "http: {port: 1.5}\nstore:", "worker.yaml:4: http.port: must be a whole number"),
-    Bad("worker", "store:", "http: {port: true}\nstore:", "worker.yaml:4: http.port: must be a whole number"),
-    Bad("worker", "store:", "http: {port: 65536}\nstore:", "worker.yaml:4: http.port: must be at most 65535"),
-    Bad("worker", "store:", "http: {port: -1}\nstore:", "worker.yaml:4: http.port: must be at least 0"),
+    Bad("worker", "store:", "http: {port: eighty}\nstore:", "worker.yaml:4:8: http.port: must be a whole number"),
+    Bad("worker", "store:", "http: {port: 1.5}\nstore:", "worker.yaml:4:8: http.port: must be a whole number"),
+    Bad("worker", "store:", "http: {port: true}\nstore:", "worker.yaml:4:8: http.port: must be a whole number"),
+    Bad("worker", "store:", "http: {port: 65536}\nstore:", "worker.yaml:4:8: http.port: must be at most 65535"),
+    Bad("worker", "store:", "http: {port: -1}\nstore:", "worker.yaml:4:8: http.port: must be at least 0"),
     Bad(
         "worker",
         "store:",
         "http: {host: 127}\nstore:",
-        "worker.yaml:4: http.host: must be text; put it in quotes if it looks like a number or a word such as true",
+        "worker.yaml:4:8: http.host: must be text; put it in quotes if it looks like a number or a word such as true",
     ),
     Bad(
         "worker",
         "store:",
         "http: {host: ''}\nstore:",
-        "worker.yaml:4: http.host: is empty; write a value, or leave the key out",
+        "worker.yaml:4:8: http.host: is empty; write a value, or leave the key out",
     ),
-    Bad("worker", "store:", "limits: {in_flight: 0}\nstore:", "worker.yaml:4: limits.in_flight: must be at least 1"),
+    Bad("worker", "store:", "limits: {in_flight: 0}\nstore:", "worker.yaml:4:10: limits.in_flight: must be at least 1"),
     Bad(
-        "worker", "store:", "order: {memory_hours: 0}\nstore:", "worker.yaml:4: order.memory_hours: must be more than 0"
+        "worker",
+        "store:",
+        "order: {memory_hours: 0}\nstore:",
+        "worker.yaml:4:9: order.memory_hours: must be more than 0",
     ),
     Bad(
         "worker",
         "store:",
         "order: {window_seconds: auto}\nstore:",
-        "worker.yaml:4: order.window_seconds: auto is not available in this version; write a "
+        "worker.yaml:4:9: order.window_seconds: auto is not available in this version; write a "
         "number of seconds, such as 5",
     ),
     Bad(
         "worker",
         "store:",
         "order: {window_seconds: automatic}\nstore:",
-        "worker.yaml:4: order.window_seconds: must be a number",
+        "worker.yaml:4:9: order.window_seconds: must be a number",
     ),
     Bad(
         "worker",
         "store:",
         "order: {late: dropp}\nstore:",
-        "worker.yaml:4: order.late: cannot be dropp; did you mean drop?",
+        "worker.yaml:4:9: order.late: cannot be dropp; did you mean drop?",
     ),
     Bad(
         "routes",
         "late: drop",
         "late: xyz",
-        "routes.yaml:15: routes[1].late: cannot be xyz; write one of deliver, drop, dead_letter",
+        "routes.yaml:15:5: routes[1].late: cannot be xyz; write one of deliver, drop, dead_letter",
     ),
     Bad(
         "worker",
         "hub: ml-events",
         "hub: ml-events\n  start: yesterday",
-        "worker.yaml:4: source.start: is not a start; write earliest, latest or a time such as 2026-01-31T06:00:00Z",
+        "worker.yaml:4:3: source.start: is not a start; write earliest, latest or a time such as 2026-01-31T06:00:00Z",
     ),
     Bad(
         "worker",
         "hub: ml-events",
         "hub: -x",
-        "worker.yaml:3: source.hub: has a character or a length that is not allowed; it must match ^[A-Za-z0-9]",
+        "worker.yaml:3:3: source.hub: has a character or a length that is not allowed; it must match ^[A-Za-z0-9]",
     ),
     Bad(
         "routes",
         "url_env: OUT",
         "url_env: OUT\n    paused: yes",
-        "routes.yaml:5: sinks[0].paused: must be true or false, without quotes",
+        "routes.yaml:5:5: sinks[0].paused: must be true or false, without quotes",
     ),
-    Bad("worker", "path: data/worker.db", "path: ''", "worker.yaml:6: store.path: is empty; write a path"),
+    Bad("worker", "path: data/worker.db", "path: ''", "worker.yaml:6:3: store.path: is empty; write a path"),
     # Alternatives and kinds
     Bad(
-        "worker", "kind: sqlite", "kind: sqllite", "worker.yaml:5: store.kind: cannot be sqllite; did you mean sqlite?"
+        "worker",
+        "kind: sqlite",
+        "kind: sqllite",
+        "worker.yaml:5:3: store.kind: cannot be sqllite; did you mean sqlite?",
     ),
-    Bad("worker", "  kind: sqlite\n", "", "worker.yaml:4: store: has no kind; add the line `kind: …`"),
+    Bad("worker", "  kind: sqlite\n", "", "worker.yaml:4:1: store: has no kind; add the line `kind: …`"),
     Bad(
         "routes",
         "kind: webhook",
         "kind: webhok",
-        "routes.yaml:3: sinks[0].kind: there is no kind webhok; did you mean webhook?",
+        "routes.yaml:3:5: sinks[0].kind: there is no kind webhok; did you mean webhook?",
     ),
     Bad(
         "routes",
         "    kind: webhook\n",
         "",
-        f"routes.yaml:2: sinks[0]: has no kind; write one of {', '.join(sorted(KINDS))}",
+        f"routes.yaml:2:5: sinks[0]: has no kind; write one of {', '.join(sorted(KINDS))}",
     ),
     Bad(
         "worker",
         "  connection_string_env: HUB\n",
         "",
-        "worker.yaml:1: source.namespace: one of connection_string_env, "
+        "worker.yaml:1:1: source.namespace: one of connection_string_env, "
         "connection_string_file, namespace is needed; add it",
     ),
     Bad(
         "worker",
         "  hub:",
         "  namespace: a.example.org\n  hub:",
-        "worker.yaml:3: source.namespace: connection_string_env and namespace exclude each other; keep one",
+        "worker.yaml:3:3: source.namespace: connection_string_env and namespace exclude each other; keep one",
     ),
     Bad(
         "worker",
         "connection_string_env: HUB",
         "namespace: sb://team.servicebus.windows.net/",
-        "worker.yaml:2: source.namespace: is not a full host name; write "
+        "worker.yaml:2:3: source.namespace: is not a full host name; write "
         "NAME.servicebus.windows.net, without sb:// and /",
     ),
     Bad(
         "worker",
         "connection_string_env: HUB",
         "namespace: team",
-        "worker.yaml:2: source.namespace: is not a full host name; write "
+        "worker.yaml:2:3: source.namespace: is not a full host name; write "
         "NAME.servicebus.windows.net, without sb:// and /",
     ),
     Bad(
         "worker",
         "kind: sqlite\n  path: data/worker.db",
         "kind: blob\n  container: c-1\n  account_url: https://a.blob.core.windows.net/?sig=hunter2",
-        "worker.yaml:7: store.account_url: is not of the form https://NAME.blob.core.windows.net",
+        "worker.yaml:7:3: store.account_url: is not of the form https://NAME.blob.core.windows.net",
     ),
     Bad(
         "worker",
         "kind: sqlite\n  path: data/worker.db",
         "kind: blob\n  container: c-1\n  account_url: http://10.0.0.1:10000/x",
-        "worker.yaml:7: store.account_url: is not of the form https://NAME.blob.core.windows.net",
+        "worker.yaml:7:3: store.account_url: is not of the form https://NAME.blob.core.windows.net",
     ),
     Bad(
         "worker",
         "kind: sqlite\n  path: data/worker.db",
         "kind: blob\n  container: C\n  account_url: https://a.b.net",
-        "worker.yaml:6: store.container: is not the name of a container; write 3 to 63 small "
+        "worker.yaml:6:3: store.container: is not the name of a container; write 3 to 63 small "
         "letters, digits and single hyphens",
     ),
     Bad(
         "worker",
         "kind: sqlite\n  path: data/worker.db",
         "kind: blob\n  container: c-1",
-        "worker.yaml:4: store.account_url: one of connection_string_env, "
+        "worker.yaml:4:1: store.account_url: one of connection_string_env, "
         "connection_string_file, account_url is needed; add it",
     ),
     # References and names
@@ -255,46 +263,46 @@ BAD = [
         "routes",
         "sinks: [out]",
         "sinks: [oud]",
-        "routes.yaml:12: routes[0].sinks[0]: there is no sink oud; did you mean out?",
+        "routes.yaml:12:13: routes[0].sinks[0]: there is no sink oud; did you mean out?",
     ),
     Bad(
         "routes",
         "name: all",
         "name: failed",
-        "routes.yaml:13: routes[1].name: failed is used twice (first on line 9); choose another name",
+        "routes.yaml:13:5: routes[1].name: failed is used twice (first on line 9); choose another name",
     ),
     Bad(
         "routes",
         "sinks: [out]",
         "sinks: [out]\n  - {name: audit, kind: log}",
-        "routes.yaml:13: routes[1].kind: there is no such key",
+        "routes.yaml:13:19: routes[1].kind: there is no such key",
     ),
     Bad(
         "routes",
         "routes:",
         "  - {name: out, kind: log}\nroutes:",
-        "routes.yaml:8: sinks[2].name: out is used twice (first on line 2); choose another name",
+        "routes.yaml:8:6: sinks[2].name: out is used twice (first on line 2); choose another name",
     ),
     Bad(
         "routes",
         "name: all",
         "name: ' '",
-        "routes.yaml:13: routes[1].name: has a character or a length that is not allowed",
+        "routes.yaml:13:5: routes[1].name: has a character or a length that is not allowed",
     ),
     # Filters
-    Bad("routes", "includedEventTypes", "includedEventType", "routes.yaml:11: routes[0].filter.includedEventType: "),
+    Bad("routes", "includedEventTypes", "includedEventType", "routes.yaml:11:7: routes[0].filter.includedEventType: "),
     Bad(
         "routes",
         "[Some.Type]",
         "[Some.Type]\n      advancedFilters: [{operatorType: StringIs, key: data.x, values: [a]}]",
-        "routes.yaml:12: routes[0].filter.advancedFilters[0].operatorType: ",
+        "routes.yaml:12:26: routes[0].filter.advancedFilters[0].operatorType: ",
     ),
     # Intervals
     Bad(
         "worker",
         "  hub:",
         "  ownership_expiry_seconds: 7\n  hub:",
-        "worker.yaml:3: source.ownership_expiry_seconds: ownership_expiry_seconds must be at "
+        "worker.yaml:3:3: source.ownership_expiry_seconds: ownership_expiry_seconds must be at "
         "least 4 times balance_interval_seconds, because attempts stop two "
         "intervals before the ownership expires and a renewal may fail; write 8 or more, or a shorter interval",
     ),
@@ -302,13 +310,13 @@ BAD = [
         "worker",
         "  hub:",
         "  balance_interval_seconds: 6\n  hub:",
-        "worker.yaml:3: source.balance_interval_seconds: ownership_expiry_seconds must be at least 4 times",
+        "worker.yaml:3:3: source.balance_interval_seconds: ownership_expiry_seconds must be at least 4 times",
     ),
     Bad(
         "worker",
         "store:",
         "limits: {hand_over_seconds: 1.5}\nstore:",
-        "worker.yaml:4: limits.hand_over_seconds: limits.hand_over_seconds must be more than "
+        "worker.yaml:4:10: limits.hand_over_seconds: limits.hand_over_seconds must be more than "
         "store.state_interval_seconds and half a second, because an owner that "
         "is alive takes so long to answer; write more than 1.5, or a shorter interval",
     ),
@@ -316,33 +324,33 @@ BAD = [
         "worker",
         "  path:",
         "  state_interval_seconds: 5\n  path:",
-        "worker.yaml:6: store.state_interval_seconds: limits.hand_over_seconds must be more "
+        "worker.yaml:6:3: store.state_interval_seconds: limits.hand_over_seconds must be more "
         "than store.state_interval_seconds and half a second",
     ),
     Bad(
         "worker",
         "store:",
         "order: {window_seconds: 43200}\nstore:",
-        "worker.yaml:4: order.window_seconds: order.window_seconds must be less than half of source.retention_hours",
+        "worker.yaml:4:9: order.window_seconds: order.window_seconds must be less than half of source.retention_hours",
     ),
     Bad(
         "worker",
         "store:",
         "order: {memory_hours: 0.001}\nstore:",
-        "worker.yaml:4: order.memory_hours: memory_hours must not be shorter than window_seconds",
+        "worker.yaml:4:9: order.memory_hours: memory_hours must not be shorter than window_seconds",
     ),
     Bad(
         "routes",
         "    url_env: OUT",
         "    url_env: OUT\n    retry: {give_up_after_seconds: 86395}",
-        "routes.yaml:5: sinks[0].retry.give_up_after_seconds: must be less than 86395 "
+        "routes.yaml:5:13: sinks[0].retry.give_up_after_seconds: must be less than 86395 "
         "(source.retention_hours, less order.window_seconds)",
     ),
     Bad(
         "worker",
         "store:",
         "ledger: {keep_days: 1}\nstore:",
-        "worker.yaml:4: ledger.keep_days: must be more than 1 (source.retention_hours), because the hub can give an "
+        "worker.yaml:4:10: ledger.keep_days: must be more than 1 (source.retention_hours), because the hub can give an "
         "event again for so long",
     ),
     # The ledger
@@ -350,71 +358,71 @@ BAD = [
         "routes",
         "    path: audit.jsonl",
         "    path: audit.jsonl\n    on_unknown: skip",
-        "routes.yaml:8: sinks[1].on_unknown: means nothing to a sink of this kind, which does without a ledger; "
+        "routes.yaml:8:5: sinks[1].on_unknown: means nothing to a sink of this kind, which does without a ledger; "
         "remove it",
     ),
     Bad(
         "routes",
         "    url_env: OUT",
         "    url_env: OUT\n    on_unknown: verify",
-        "routes.yaml:5: sinks[0].on_unknown: cannot be verify: this kind cannot ask its destination what came; "
+        "routes.yaml:5:5: sinks[0].on_unknown: cannot be verify: this kind cannot ask its destination what came; "
         "write resend or skip",
     ),
     Bad(
         "routes",
         "    url_env: OUT",
         "    url_env: OUT\n    on_unknown: ignore",
-        "routes.yaml:5: sinks[0].on_unknown: cannot be ignore; write one of resend, skip, verify",
+        "routes.yaml:5:5: sinks[0].on_unknown: cannot be ignore; write one of resend, skip, verify",
     ),
     Bad(
         "routes",
         "    url_env: OUT",
         "    url_env: OUT\n    retry: {max_attempts: 0}",
-        "routes.yaml:5: sinks[0].retry.max_attempts: must be at least 1",
+        "routes.yaml:5:13: sinks[0].retry.max_attempts: must be at least 1",
     ),
     # Secrets
     Bad(
         "worker",
         "connection_string_env: HUB",
         "connection_string_env: NO_HUB",
-        "worker.yaml:2: source.connection_string_env: the environment variable NO_HUB is not "
+        "worker.yaml:2:3: source.connection_string_env: the environment variable NO_HUB is not "
         "set; set it, or name another",
     ),
     Bad(
         "worker",
         "connection_string_env: HUB",
         f"connection_string_env: {CONNECTION}",
-        "worker.yaml:2: source.connection_string_env: is no name of an environment variable; "
+        "worker.yaml:2:3: source.connection_string_env: is no name of an environment variable; "
         "the secret itself must not stand in this file",
     ),
     Bad(
         "worker",
         "connection_string_env: HUB",
         "connection_string_file: secret",
-        "worker.yaml:2: source.connection_string_file: secret cannot be read: No such file or directory",
+        "worker.yaml:2:3: source.connection_string_file: secret cannot be read: No such file or directory",
     ),
     Bad(
         "worker",
         "connection_string_env: HUB",
         "connection_string_env: OUT",
-        "worker.yaml:2: source.connection_string_env: the connection string is no connection string",
+        "worker.yaml:2:3: source.connection_string_env: the connection string is no connection string",
     ),
     Bad(
         "routes",
         "url_env: OUT",
         "url_env: NO_OUT",
-        "routes.yaml:4: sinks[0].url_env: the environment variable NO_OUT is not set; set it, or name another",
+        "routes.yaml:4:5: sinks[0].url_env: the environment variable NO_OUT is not set; set it, or name another",
     ),
     Bad(
         "routes",
         "url_env: OUT",
         "url_env: OUT\n    headers_env: {A: OUT, B: NO_OUT}",
-        "routes.yaml:5: sinks[0].headers_env.B: the environment variable NO_OUT is not set",
+        "routes.yaml:5:27: sinks[0].headers_env.B: the environment variable NO_OUT is not set",
     ),
     Bad(
         "routes",
         "url_env: OUT",
         "url: https://x.example.org/?sig=hunter2",
-        "routes.yaml:4: sinks[0].url: the URL has a query",
+        "routes.yaml:4:5: sinks[0].url: the URL has a query",
     ),
 ]

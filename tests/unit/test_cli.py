@@ -90,16 +90,17 @@ def test_check_sums_up_good_files(worker, tmp_path):
     assert lines["store"] == f"sqlite, {tmp_path}/data/worker.db"
     assert lines["sinks"] == "out (webhook), audit (file)"
     assert lines["routes"] == "failed, all"
-    assert "unused_sinks" not in lines
 
 
-def test_check_says_of_a_sink_that_no_route_names_that_it_gets_nothing(worker, tmp_path):
-    config = write(tmp_path)
-    routes = tmp_path / "routes.yaml"
-    routes.write_text(routes.read_text().replace("sinks:\n", "sinks:\n  - {name: archive, kind: log}\n", 1))
-    outcome = worker("check", "--config", config)
-    assert (outcome.code, outcome.err) == (0, "")
-    assert "unused_sinks    archive (no route names it: it gets nothing)\n" in outcome.out
+def test_check_warns_where_mistakes_are_told_and_the_files_are_good_all_the_same(worker, tmp_path):
+    write(tmp_path, routes=ROUTES.replace("sinks:\n", "sinks:\n  - {name: archive, kind: log}\n", 1))
+    outcome = worker("check", "--config", "worker.yaml")
+    warning = "sinks[0]: no route names archive: it gets nothing; name it in a route, or remove it"
+    assert (outcome.code, outcome.err) == (0, f"routes.yaml:2:5: warning: {warning}\n")
+    assert "archive (log), out (webhook)" in outcome.out
+    first, summary = map(json.loads, worker("check", "--json", "--config", "worker.yaml").out.splitlines())
+    assert first == {"file": "routes.yaml", "line": 2, "column": 5, "warning": warning}
+    assert summary["routes"] == ["failed", "all"]
 
 
 def test_check_prints_one_object_for_good_files_when_asked_for_json(worker, tmp_path):
@@ -113,9 +114,9 @@ def test_check_prints_every_mistake_of_both_files_and_exits_2(worker, tmp_path):
     outcome = worker("check", "--config", "worker.yaml")
     assert (outcome.code, outcome.out) == (2, "")
     assert outcome.err.splitlines() == [
-        "worker.yaml:1: source.hub: is missing; add it",
-        "worker.yaml:3: source.hob: there is no such key; did you mean hub?",
-        "routes.yaml:12: routes[0].sinks[0]: there is no sink oud; did you mean out?",
+        "worker.yaml:1:1: source.hub: is missing; add it",
+        "worker.yaml:3:3: source.hob: there is no such key; did you mean hub?",
+        "routes.yaml:12:13: routes[0].sinks[0]: there is no sink oud; did you mean out?",
     ]
 
 
@@ -124,10 +125,16 @@ def test_check_prints_one_object_per_mistake_when_asked_for_json(worker, tmp_pat
     outcome = worker("check", "--json", "--config", "worker.yaml")
     assert outcome.code == 2
     assert [json.loads(line) for line in outcome.out.splitlines()] == [
-        {"file": "routes.yaml", "line": 12, "mistake": "routes[0].sinks[0]: there is no sink oud; did you mean out?"},
+        {
+            "file": "routes.yaml",
+            "line": 12,
+            "column": 13,
+            "mistake": "routes[0].sinks[0]: there is no sink oud; did you mean out?",
+        },
         {
             "file": "routes.yaml",
             "line": 15,
+            "column": 5,
             "mistake": "routes[1].late: cannot be x; write one of deliver, drop, dead_letter",
         },
     ]
@@ -143,7 +150,7 @@ def test_the_installed_program_exits_2_with_every_mistake_and_no_traceback(tmp_p
     assert outcome.out == ""
     assert "Traceback" not in outcome.err
     assert all(line.startswith(f"{tmp_path}/") for line in outcome.err.splitlines())
-    assert f"{tmp_path}/worker.yaml:1: source.hub: is missing; add it" in outcome.err.splitlines()
+    assert f"{tmp_path}/worker.yaml:1:1: source.hub: is missing; add it" in outcome.err.splitlines()
 
 
 # ---- run

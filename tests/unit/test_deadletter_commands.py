@@ -378,7 +378,7 @@ def test_what_is_wrong_with_the_configuration_is_said_with_its_line(worker, monk
     monkeypatch.delenv("HUB")
     outcome = worker("list")
     assert outcome.code == 2
-    assert "worker.yaml:2: source.connection_string_env" in outcome.err
+    assert "worker.yaml:2:3: source.connection_string_env" in outcome.err
 
 
 def test_a_store_that_cannot_be_used_is_a_failure_with_a_sentence(worker):

@@ -89,6 +89,13 @@ def test_every_value_knows_the_line_of_its_key_or_of_its_first_word(read):
     assert [document.line(place) for place in places] == [1, 2, 3, 4, 5, 5, 7]
 
 
+def test_every_value_knows_the_column_of_the_same_in_characters(read):
+    document = read("a: 1\nb:\n  ééé:\n    - x\n    -   d: 2\n  e: {ü: 1, g: [2, *x]}\n")
+    places = [("a",), ("b", "ééé"), ("b", "ééé", 0), ("b", "ééé", 1, "d"), ("b", "e", "g"), ("b", "e", "g", 1)]
+    assert [document.mark(place).column for place in places] == [1, 3, 7, 9, 13, 20]
+    assert document.mark(("c",)) == (1, 1)
+
+
 def test_a_value_that_is_missing_has_the_line_of_the_section_around_it(read):
     document = read("# comment\n\na:\n  b: 1\n")
     assert document.line(("a", "missing", 0)) == 3
@@ -113,25 +120,25 @@ def test_a_merge_key_brings_in_what_is_not_said_here(read):
 @pytest.mark.parametrize(
     ("text", "mistakes"),
     [
-        ("a: 1\nb: 2\na: 3\n", ["f.yaml:3: a stands here again (first on line 1); keep one of the two"]),
+        ("a: 1\nb: 2\na: 3\n", ["f.yaml:3:1: a stands here again (first on line 1); keep one of the two"]),
         (
             "a:\n  b: 1\n  b: 2\nc: *x\n",
             [
-                "f.yaml:3: b stands here again (first on line 2); keep one of the two",
-                "f.yaml:4: the alias *x has no finished anchor & above it",
+                "f.yaml:3:3: b stands here again (first on line 2); keep one of the two",
+                "f.yaml:4:4: the alias *x has no finished anchor & above it",
             ],
         ),
-        ("a: &a [*a]\n", ["f.yaml:1: the alias *a has no finished anchor & above it"]),
+        ("a: &a [*a]\n", ["f.yaml:1:8: the alias *a has no finished anchor & above it"]),
         (
             "a: !!python/object:os.system x\n",
-            ["f.yaml:1: tags (words that begin with !) are not supported; write the plain value, or quote it"],
+            ["f.yaml:1:4: tags (words that begin with !) are not supported; write the plain value, or quote it"],
         ),
         (
             "a: 1\n---\nb: 1\n",
-            ["f.yaml:2: a second document begins; keep one, without a line ---"],
+            ["f.yaml:2:1: a second document begins; keep one, without a line ---"],
         ),
-        ("? [a]\n: 1\n", ["f.yaml:1: a key must be plain text; quote a value that begins with [ { or *"]),
-        ("a: &a 1\nb:\n  <<: *a\n", ["f.yaml:3: << takes an alias of a section, or a list of such aliases"]),
+        ("? [a]\n: 1\n", ["f.yaml:1:3: a key must be plain text; quote a value that begins with [ { or *"]),
+        ("a: &a 1\nb:\n  <<: *a\n", ["f.yaml:3:7: << takes an alias of a section, or a list of such aliases"]),
     ],
 )
 def test_what_is_misleading_in_yaml_is_a_mistake_and_reading_goes_on(read, text, mistakes):
@@ -141,19 +148,22 @@ def test_what_is_misleading_in_yaml_is_a_mistake_and_reading_goes_on(read, text,
 @pytest.mark.parametrize(
     ("content", "mistake"),
     [
-        ("a:\n\tb: 1\n", "f.yaml:2: a tab in the indentation; use spaces"),
-        ("a:\n  b: 1\n \t c: 1\n", "f.yaml:3: a tab in the indentation; use spaces"),
+        ("a:\n\tb: 1\n", "f.yaml:2:1: a tab in the indentation; use spaces"),
+        ("a:\n  b: 1\n \t c: 1\n", "f.yaml:3:2: a tab in the indentation; use spaces"),
         (
             "a: b: c\n",
-            "f.yaml:1: a second ': ' on one line, or a wrong indentation; put the value in quotes, or line the key up",
+            (
+                "f.yaml:1:5: a second ': ' on one line, or a wrong indentation; put the value in quotes, or line the "
+                "key up"
+            ),
         ),
-        ("a:\n  - b\n c: 1\n", "f.yaml:3: the indentation does not fit the lines above; line keys of one section up"),
-        (b"a: 1\nb: caf\xe9\n", "f.yaml:2: a character is not UTF-8; save the file as UTF-8"),
-        (b"a: 1\nb: \x00\n", "f.yaml:2: a control character (U+0000); remove it"),
-        ("[" * 100_000, "f.yaml:1: is nested more than 50 deep; is it the right file?"),
+        ("a:\n  - b\n c: 1\n", "f.yaml:3:2: the indentation does not fit the lines above; line keys of one section up"),
+        (b"a: 1\nb: caf\xe9\n", "f.yaml:2:7: a character is not UTF-8; save the file as UTF-8"),
+        (b"a: 1\nb: \x00\n", "f.yaml:2:4: a control character (U+0000); remove it"),
+        ("[" * 100_000, "f.yaml:1:1001: is nested more than 50 deep; is it the right file?"),
         (b"#" * (MAX_BYTES + 1), "f.yaml: is larger than 1,048,576 bytes; is it the right file?"),
-        (BILLION_LAUGHS, "f.yaml:6: stands for more than 100,000 values; use fewer aliases"),
-        (CHAIN, "f.yaml:51: is nested more than 50 deep; is it the right file?"),
+        (BILLION_LAUGHS, "f.yaml:6:5: stands for more than 100,000 values; use fewer aliases"),
+        (CHAIN, "f.yaml:51:6: is nested more than 50 deep; is it the right file?"),
     ],
     ids=["tab", "tab-later", "colon", "indent", "latin-1", "null", "deep", "large", "laughs", "chain"],
 )

@@ -59,7 +59,7 @@ def test_a_kind_of_an_installed_distribution_is_used_like_a_built_in_one(package
 def test_its_settings_are_as_strict_as_the_others(packages):
     install(packages, "pager")
     assert mistakes(routes=routes("pager").replace("colour", "color")) == [
-        "routes.yaml:5: sinks[0].color: there is no such key; did you mean colour?"
+        "routes.yaml:5:5: sinks[0].color: there is no such key; did you mean colour?"
     ]
 
 
@@ -67,7 +67,7 @@ def test_check_says_which_distribution_a_kind_came_from(packages, monkeypatch, c
     install(packages, "pager")
     write(Path(), routes=routes("pager").replace("routes:", "  - {name: log, kind: log}\n    routes:"))
     code, out, err = check(monkeypatch, capsys)
-    assert (code, err) == (0, "")
+    assert (code, "routes.yaml:6:5: warning: sinks[1]: no route names log" in err) == (0, True)
     assert "sinks           out (pager, from worker-pager 1.2), log (log)\n" in out
     assert '"out (pager, from worker-pager 1.2)"' in check(monkeypatch, capsys, "--json")[1]
 
@@ -99,7 +99,7 @@ def test_a_distribution_that_stands_on_the_path_twice_counts_once(packages, tmp_
 
 def refused(kind: str) -> str:
     """The one mistake, without its place."""
-    place = f"routes.yaml:4: sinks[0].kind: {kind} "
+    place = f"routes.yaml:4:5: sinks[0].kind: {kind} "
     [mistake] = mistakes(routes=routes(kind))
     assert mistake.startswith(place)
     return mistake.removeprefix(place)
@@ -169,10 +169,10 @@ def test_all_other_mistakes_of_the_files_are_said_beside_it(packages):
     install(packages, "pager", "import not_there_at_all")
     found = mistakes(WORKER.replace("hub:", "hob:"), routes("pager").replace("[out]", "[oud]"))
     assert [mistake.split(" ")[0] for mistake in found] == [
-        "worker.yaml:1:",
-        "worker.yaml:3:",
-        "routes.yaml:4:",
-        "routes.yaml:7:",
+        "worker.yaml:1:1:",
+        "worker.yaml:3:3:",
+        "routes.yaml:4:5:",
+        "routes.yaml:7:25:",
     ]
 
 

@@ -90,7 +90,7 @@ def test_worker_check_tells_the_line_of_the_file_that_names_the_template(tmp_pat
     routes = ROUTES.replace("routes:", f'{sink}html_template: "{{{{ nope }}}}"}}\nroutes:')
     [told] = mistakes(WORKER, routes)
     assert told.startswith(
-        "routes.yaml:8: sinks[2].html_template: the template cannot be filled in with a sample event"
+        "routes.yaml:8:94: sinks[2].html_template: the template cannot be filled in with a sample event"
     )
 
 

@@ -65,9 +65,9 @@ def test_all_mistakes_of_both_files_are_found_at_once(changes):
 def test_a_routes_file_is_looked_at_although_worker_yaml_is_wrong():
     found = mistakes("source: 5\n", ROUTES.replace("[out]", "[oud]"))
     assert found[:3] == [
-        "worker.yaml:1: source: must be a section: keys and values, indented below it",
-        "worker.yaml:1: store: is missing; add it",
-        "routes.yaml:12: routes[0].sinks[0]: there is no sink oud; did you mean out?",
+        "worker.yaml:1:1: source: must be a section: keys and values, indented below it",
+        "worker.yaml:1:1: store: is missing; add it",
+        "routes.yaml:12:13: routes[0].sinks[0]: there is no sink oud; did you mean out?",
     ]
 
 
@@ -77,11 +77,11 @@ def test_a_routes_file_is_looked_at_although_worker_yaml_is_wrong():
         ("", ROUTES, ["worker.yaml: is empty; write its sections as in the example configuration"]),
         ("- a\n", ROUTES, ["worker.yaml: is no list of sections (`key: value`); write its sections"]),
         (WORKER, "# nothing\n", ["routes.yaml: is empty; write its sections as in the example configuration"]),
-        (WORKER, "sinks: []\nroutes: []\n", ["routes.yaml:2: routes: has too few entries; write at least 1"]),
-        (WORKER, "routes: {}\n", ["routes.yaml:1: sinks: is missing", f"routes.yaml:1: routes: {LIST}"]),
-        (b"a: \xe9\n", "a: [\n", ["worker.yaml:1: a character is not UTF-8; save the file as UTF-8"]),
-        (WORKER + "store: {}\n", ROUTES, ["worker.yaml:7: store stands here again (first on line 4)"]),
-        (WORKER, ROUTES.replace("    kind: file", "\tkind: file"), ["routes.yaml:6: a tab in the indentation"]),
+        (WORKER, "sinks: []\nroutes: []\n", ["routes.yaml:2:1: routes: has too few entries; write at least 1"]),
+        (WORKER, "routes: {}\n", ["routes.yaml:1:1: sinks: is missing", f"routes.yaml:1:1: routes: {LIST}"]),
+        (b"a: \xe9\n", "a: [\n", ["worker.yaml:1:4: a character is not UTF-8; save the file as UTF-8"]),
+        (WORKER + "store: {}\n", ROUTES, ["worker.yaml:7:1: store stands here again (first on line 4)"]),
+        (WORKER, ROUTES.replace("    kind: file", "\tkind: file"), ["routes.yaml:6:1: a tab in the indentation"]),
     ],
 )
 def test_a_file_of_the_wrong_form_is_said_to_be_that(worker, routes, expected):
@@ -106,7 +106,7 @@ def test_the_hub_a_connection_string_is_for_must_be_the_one_that_is_read():
     environ = {**ENVIRON, "HUB": f"{CONNECTION};EntityPath=other"}
     assert mistakes(environ=environ) == [
         (
-            "worker.yaml:2: source.connection_string_env: the connection string is for another hub (EntityPath) than "
+            "worker.yaml:2:3: source.connection_string_env: the connection string is for another hub (EntityPath) than "
             "source.hub; take that hub's, or the namespace's"
         )
     ]
@@ -118,7 +118,7 @@ def test_a_connection_string_in_a_file_is_checked_too(tmp_path):
     found = mistakes(WORKER.replace("connection_string_env: HUB", "connection_string_file: secret"))
     assert found == [
         (
-            "worker.yaml:2: source.connection_string_file: the connection string has no SharedAccessKeyName; "
+            "worker.yaml:2:3: source.connection_string_file: the connection string has no SharedAccessKeyName; "
             "copy it whole from the namespace's shared access policies"
         )
     ]
@@ -159,7 +159,7 @@ def test_the_stores_connection_string_is_checked_too():
         """
     assert mistakes(worker) == [
         (
-            "worker.yaml:5: store.connection_string_env: the connection string is an Event Hubs connection string; "
+            "worker.yaml:5:3: store.connection_string_env: the connection string is an Event Hubs connection string; "
             "take the storage account's"
         )
     ]
@@ -167,7 +167,7 @@ def test_the_stores_connection_string_is_checked_too():
 
 def test_secrets_that_are_not_set_are_no_mistake_where_none_are_needed_but_other_mistakes_are():
     worker = WORKER.replace("hub: ml-events", "hub: ml-events\n  prefetch: 0")
-    assert mistakes(worker, environ={}, secrets=False) == ["worker.yaml:4: source.prefetch: must be at least 1"]
+    assert mistakes(worker, environ={}, secrets=False) == ["worker.yaml:4:3: source.prefetch: must be at least 1"]
 
 
 MARKER = "q8Zk3vXw7RtY2mPb"

@@ -200,7 +200,7 @@ def test_only_the_named_sinks_secrets_must_be_there(send_test, monkeypatch):
     outcome = send_test()
     assert outcome.code == 2
     assert outcome.err == (
-        "routes.yaml:5: sinks[0].token_env: the environment variable TOKEN is not set; set it, or name another\n"
+        "routes.yaml:5:5: sinks[0].token_env: the environment variable TOKEN is not set; set it, or name another\n"
     )
 
 

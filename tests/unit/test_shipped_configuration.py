@@ -24,10 +24,10 @@ ENVIRON = {
 
 
 def with_examples(text: str) -> tuple[str, list[str]]:
-    """With what stands in comments: sinks, each named by a route too, and routes; and the names of these sinks."""
+    """With what stands in comments: sinks, all named by one more route, and routes; and the names of these sinks."""
     names = re.findall(r"^  # - name: (\S+)$", text.partition("\nroutes:\n")[0], re.MULTILINE)
     text = re.sub(r"^  # - name: .*\n(?:  #   .*\n)+", _uncommented, text, flags=re.MULTILINE)
-    return text.replace("sinks: [audit]", f"sinks: [audit, {', '.join(names)}]"), names
+    return f"{text}\n  - name: examples\n    sinks: [audit, {', '.join(names)}]\n", names
 
 
 def _uncommented(block: re.Match[str]) -> str:

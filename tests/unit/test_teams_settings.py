@@ -114,12 +114,12 @@ def test_the_url_is_looked_at_with_the_configuration_where_it_is_there(tmp_path,
     loaded(WORKER, routes, {"HUB": CONNECTION, "TEAMS_URL": FLOW})
 
     [mistake] = mistakes(WORKER, routes, {"HUB": CONNECTION, "TEAMS_URL": RETIRED})
-    assert mistake.startswith("routes.yaml:4: sinks[0].url_env: the URL is one of an Office 365 connector")
+    assert mistake.startswith("routes.yaml:4:5: sinks[0].url_env: the URL is one of an Office 365 connector")
     assert "hidden" not in mistake
 
     (tmp_path / "url").write_text(RETIRED + "\n")
     [mistake] = mistakes(WORKER, ROUTES.format(key="url_file: url"), {"HUB": CONNECTION})
-    assert mistake.startswith("routes.yaml:4: sinks[0].url_file: the URL is one of")
+    assert mistake.startswith("routes.yaml:4:5: sinks[0].url_file: the URL is one of")
 
 
 def test_the_url_need_not_be_there_to_explain_and_is_not_looked_at_then(tmp_path, monkeypatch):

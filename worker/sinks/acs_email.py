@@ -60,10 +60,12 @@ class AcsEmailSettings(MailSettings):
     """key: the resource's access key signs each request. identity: each carries a token of the process's identity."""
     connection_string_env: str | None = None
     connection_string_file: FilePath | None = None
+    """key: the resource's connection string."""
     access_key_env: str | None = None
     access_key_file: FilePath | None = None
+    """key: the access key alone, with `endpoint`."""
     scope: str | None = Field(default=None, pattern=r"^[!-~]+$")
-    """identity: what a token is asked for; None: the public cloud's."""
+    """identity: what a token is asked for; left out: the public cloud's."""
     api_version: str = Field(default="2025-09-01", pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}(-preview)?$")
     """Of the service's API. The first that documents Operation-Id in its clients."""
     sender: str = Field(alias="from")

@@ -77,6 +77,7 @@ class InputSettings(Settings):
     """One input of a job: a literal, or where data stands."""
 
     type: Literal["literal", DataType]
+    """A literal, or what the data is."""
     value: TemplateValue = None
     """literal: what the job gets. A text, number, true or false alone, without type and value, is a literal too."""
     uri: TemplateText | None = None
@@ -97,15 +98,20 @@ class InputSettings(Settings):
         return self.value if self.type == LITERAL else self.uri
 
 
+Literally = str | int | float | bool
+"""How a literal may be written by itself."""
+
+
 def as_input(value: Any) -> Any:
     """A validator: a literal as it may be written, by itself, as the section that it stands for."""
-    return {"type": LITERAL, "value": value} if isinstance(value, str | int | float) else value
+    return {"type": LITERAL, "value": value} if isinstance(value, Literally) else value
 
 
 class OutputSettings(Settings):
     """One output of a job."""
 
     type: DataType
+    """What the data is."""
     uri: TemplateText
     """Where it goes: a path in a Blob data store. Two jobs that write to one path write over each other."""
 

@@ -20,7 +20,16 @@ from yarl import URL
 from worker.errors import OutcomeUnknown
 from worker.sinks import Delivery, TokenSource
 from worker.sinks.addresses import CheckedUrl
-from worker.sinks.azureml import LITERAL, Inputs, InputSettings, OutputSettings, Texts, as_input, check_input_names
+from worker.sinks.azureml import (
+    LITERAL,
+    Inputs,
+    InputSettings,
+    Literally,
+    OutputSettings,
+    Texts,
+    as_input,
+    check_input_names,
+)
 from worker.sinks.patterns import TemplateText
 from worker.sinks.rest import RestClient, RestSettings, bearer_of
 
@@ -46,15 +55,18 @@ class AzureMlBatchSettings(RestSettings):
     endpoint_url: CheckedUrl
     """The endpoint's scoring URI, which ends with /jobs."""
     deployment: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")
-    """Which of the endpoint's deployments; None: its default."""
+    """Which of the endpoint's deployments; left out: its default."""
     scope: str = Field(default="https://ml.azure.com/.default", pattern=r"^[!-~]+$")
     """What a token is asked for: Azure ML's own resource, which is not Resource Manager's."""
-    inputs: dict[str, Annotated[InputSettings, BeforeValidator(as_input)]] = Field(default={})
+    inputs: dict[
+        str, Annotated[InputSettings, BeforeValidator(as_input, json_schema_input_type=Literally | InputSettings)]
+    ] = Field(default={})
     """By name: a literal (pipeline component deployments only), or {type, uri}."""
     outputs: dict[str, OutputSettings] = Field(default={})
     """By name: {type, uri}. What is left out goes where the service likes."""
     experiment: TemplateText | None = None
-    """Under which experiment jobs stand; works for pipeline component deployments only. None: the endpoint's name."""
+    """Under which experiment jobs stand; works for pipeline component deployments only. Left out: the
+    endpoint's name."""
 
     @field_validator("endpoint_url")
     @classmethod

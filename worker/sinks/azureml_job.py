@@ -32,6 +32,7 @@ from worker.sinks.azureml import (
     Inputs,
     InputSettings,
     JobId,
+    Literally,
     Texts,
     WorkspaceId,
     as_input,
@@ -61,7 +62,7 @@ class JobInputSettings(InputSettings):
     """One input of a job."""
 
     mode: Literal["ro_mount", "rw_mount", "download", "direct", "eval_mount", "eval_download"] | None = None
-    """Data: how it comes to the machine; None: as the component says."""
+    """Data: how it comes to the machine; left out: as the component says."""
 
     @model_validator(mode="after")
     def _only_of_data(self) -> Self:
@@ -75,6 +76,8 @@ class AzureMlJobSettings(ArmSettings):
 
     requests_per_attempt = 2  # the PUT, and the question whose job it is
 
+    needs_one_of = (("component", "source_job"),)
+
     kind: Literal["azureml_job"] = "azureml_job"
     workspace: WorkspaceId
     """Where jobs are started: the whole id."""
@@ -83,10 +86,12 @@ class AzureMlJobSettings(ArmSettings):
     source_job: JobId | None = None
     """Instead of a component: the id of a pipeline job that is run again, with these inputs."""
     experiment: TemplateText | None = None
-    """Under which experiment jobs stand; None: Default."""
+    """Under which experiment jobs stand; left out: Default."""
     display_name: TemplateText | None = None
-    """What people see in the studio; None: the service makes up one."""
-    inputs: dict[str, Annotated[JobInputSettings, BeforeValidator(as_input)]] = Field(default={})
+    """What people see in the studio; left out: the service makes up one."""
+    inputs: dict[
+        str, Annotated[JobInputSettings, BeforeValidator(as_input, json_schema_input_type=Literally | JobInputSettings)]
+    ] = Field(default={})
     """By name: a literal, or {type, uri, mode}."""
     tags: dict[str, TemplateText] = Field(default={})
     """By name. `eventKey` is added to them."""
@@ -114,7 +119,7 @@ class AzureMlJobSettings(ArmSettings):
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        one_of(dict(self), "component", "source_job")
+        one_of(dict(self), *self.needs_one_of[0])
         for key in ("component", "source_job", "compute"):
             if resource := getattr(self, key):
                 try:

@@ -37,6 +37,8 @@ class BlobSettings(SinkSettings):
 
     model_config = ConfigDict(hide_input_in_errors=True)  # a connection string in the wrong place
 
+    needs_one_of = (("connection_string_env", "connection_string_file", "account_url"),)
+
     kind: Literal["blob"] = "blob"
     concurrency: int = Field(default=64, ge=1, le=1000)
     """Events under way at one time per process: requests in mode events, lines that go together in mode lines."""
@@ -58,7 +60,7 @@ class BlobSettings(SinkSettings):
 
     @model_validator(mode="after")
     def _one_way_in(self) -> Self:
-        one_of(dict(self), "connection_string_env", "connection_string_file", "account_url")
+        one_of(dict(self), *self.needs_one_of[0])
         return self
 
     @model_validator(mode="after")

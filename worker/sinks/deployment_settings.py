@@ -49,9 +49,9 @@ class AzureMlDeploymentSettings(ArmSettings):
     instance_count: int = Field(default=1, ge=1, le=1000)
     """How many machines. One is the cheapest; the vendor advises three for production."""
     environment: str | None = None
-    """The id of an environment: /subscriptions/… or azureml://…; None: an MLflow model brings its own."""
+    """The id of an environment: /subscriptions/… or azureml://…; left out: an MLflow model brings its own."""
     code: str | None = None
-    """The id of a code asset, with `scoring_script`; None: an MLflow model needs none."""
+    """The id of a code asset, with `scoring_script`; left out: an MLflow model needs none."""
     scoring_script: str | None = Field(default=None, pattern=r"^[\w./-]+$")
     """The path of the script in `code`."""
     environment_variables: Mapping[str, TemplateText] = {}

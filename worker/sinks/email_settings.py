@@ -45,9 +45,10 @@ class EmailSettings(MailSettings):
     """What to log in with. xoauth2: an access token of the process's identity (azure-identity), as Exchange Online
     wants it; `username` is then the mailbox."""
     scope: str | None = Field(default=None, pattern=r"^[!-~]+$")
-    """xoauth2: what the token is asked for; None: Exchange Online."""
+    """xoauth2: what the token is asked for; left out: Exchange Online."""
     password_env: str | None = None
     password_file: FilePath | None = None
+    """What `username` proves itself with."""
     timeout_seconds: float = Field(default=60, gt=0, le=600)
     """For one attempt, from the connection (10 s at most) to the server's last word. It pays to be patient: when the
     last word is missed, nobody knows whether the message goes out."""

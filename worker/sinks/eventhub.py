@@ -42,6 +42,8 @@ class EventHubSettings(SinkSettings):
         hide_input_in_errors=True
     )  # a connection string that was written where it does not belong
 
+    needs_one_of = (("connection_string_env", "connection_string_file", "namespace"),)
+
     kind: Literal["eventhub"] = "eventhub"
     concurrency: int = Field(default=256, ge=1, le=1000)
     """Events under way at one time per process. Those of one partition go in one batch, so many cost little."""
@@ -52,6 +54,7 @@ class EventHubSettings(SinkSettings):
     """The host name instead of a connection string: the identity of the process is used, with the role Azure Event
     Hubs Data Sender."""
     hub: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,255}$")
+    """The event hub in that namespace."""
     format: Literal["original", "cloudevents"] = "original"
     """original: each event in its own schema, as it was read, so that another worker with the same routes sees the same
     event. cloudevents: as CloudEvents 1.0 JSON, with `lateby` on late ones, as a webhook gets it."""
@@ -64,7 +67,7 @@ class EventHubSettings(SinkSettings):
 
     @model_validator(mode="after")
     def _one_way_in(self) -> Self:
-        one_of(dict(self), "connection_string_env", "connection_string_file", "namespace")
+        one_of(dict(self), *self.needs_one_of[0])
         return self
 
     def check_secret(self, key: str, value: str) -> None:

@@ -58,6 +58,7 @@ class GitHubSettings(RestSettings):
     ledger = "always"
     verifies = True
     unknown_by_default = "verify"
+    needs_one_of = (("token_env", "token_file"), ("workflow", "event_type"))
 
     kind: Literal["github"] = "github"
     api_url: CheckedUrl = "https://api.github.com"
@@ -76,7 +77,7 @@ class GitHubSettings(RestSettings):
     workflow: str | None = Field(default=None, coerce_numbers_to_str=True)
     """The file's name in .github/workflows, or the workflow's number."""
     ref: str | None = Field(default=None, min_length=1)
-    """workflow: the branch or tag whose file runs; None: main."""
+    """workflow: the branch or tag whose file runs; left out: main."""
     inputs: dict[str, TemplateValue] = Field(default_factory=dict)
     """workflow: what it is given beside the key, as templates; each becomes a text."""
     event_type: str | None = Field(default=None, min_length=1, max_length=100)
@@ -111,8 +112,8 @@ class GitHubSettings(RestSettings):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        one_of(dict(self), "token_env", "token_file")
-        one_of(dict(self), "workflow", "event_type")
+        for keys in self.needs_one_of:
+            one_of(dict(self), *keys)
         if self.workflow is None and (self.inputs or self.ref is not None):
             raise ValueError("inputs and ref belong to a workflow; with event_type write payload")
         if self.event_type is None and self.payload:

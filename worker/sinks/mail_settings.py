@@ -22,17 +22,20 @@ _SOME_TIME = UnixSeconds(1_769_839_200.0)
 
 
 class MailSettings(SinkSettings):
-    """What every kind of sink has that sends mail: templates, each as text or in a file. None: the built-in ones."""
+    """What every kind of sink has that sends mail: templates, as text or in a file; left out: the built-in ones."""
 
     subject_template: str | None = None
     """Jinja2. What it writes becomes one line of at most 200 characters."""
     subject_template_file: FilePath | None = None
+    """The same, in a file."""
     text_template: str | None = None
     """Jinja2. The plain text of the mail."""
     text_template_file: FilePath | None = None
+    """The same, in a file."""
     html_template: str | None = None
     """Jinja2. The HTML of the mail: the whole document. Values are escaped."""
     html_template_file: FilePath | None = None
+    """The same, in a file."""
 
     @field_validator("subject_template", "text_template", "html_template")
     @classmethod

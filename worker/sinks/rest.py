@@ -75,7 +75,7 @@ class ArmSettings(RestSettings):
     management_url: CheckedUrl = "https://management.azure.com"
     """The Resource Manager of the cloud; sovereign clouds have their own."""
     scope: str | None = Field(default=None, pattern=r"^[!-~]+$")
-    """What a token is asked for; None: `management_url` and /.default."""
+    """What a token is asked for; left out: `management_url` and /.default."""
 
     @field_validator("management_url")
     @classmethod

@@ -70,6 +70,7 @@ class TeamsSettings(SinkSettings):
     model_config = ConfigDict(hide_input_in_errors=True)  # a URL that was written where it does not belong
 
     ledger = "always"
+    needs_one_of = (("url_env", "url_file"),)
 
     kind: Literal["teams"] = "teams"
     concurrency: int = Field(default=1, ge=1, le=1000)
@@ -96,7 +97,7 @@ class TeamsSettings(SinkSettings):
 
     @model_validator(mode="after")
     def _one_url(self) -> Self:
-        one_of(dict(self), "url_env", "url_file")
+        one_of(dict(self), *self.needs_one_of[0])
         return self
 
     def check_secret(self, key: str, value: str) -> None:

@@ -73,6 +73,7 @@ class WebhookSettings(SinkSettings):
     model_config = ConfigDict(hide_input_in_errors=True)  # a URL that is refused here may hold a secret
 
     ledger = "optional"
+    needs_one_of = (("url", "url_env", "url_file"),)
 
     kind: Literal["webhook"] = "webhook"
     mode: Literal["structured", "binary", "batched"] = "structured"
@@ -167,7 +168,7 @@ class WebhookSettings(SinkSettings):
                 )
         return statuses
 
-    @field_validator("handshake", mode="before")
+    @field_validator("handshake", mode="before", json_schema_input_type=bool | HandshakeSettings | None)
     @classmethod
     def _on_or_off(cls, value: Any) -> Any:
         if value is None or isinstance(value, bool):
@@ -179,7 +180,7 @@ class WebhookSettings(SinkSettings):
     @model_validator(mode="after")
     def _one_of_each(self) -> Self:
         given = dict(self)
-        one_of(given, "url", "url_env", "url_file")
+        one_of(given, *self.needs_one_of[0])
         one_of(given, "secret_env", "secret_file", required=False)
         one_of(given, "previous_secret_env", "previous_secret_file", required=False)
         one_of(given, "functions_key_env", "functions_key_file", required=False)

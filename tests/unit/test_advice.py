@@ -1,0 +1,135 @@
+"""advice.py: what `worker check` warns of, and that it keeps still about what is right."""
+
+import pytest
+
+from tests.unit.configurations import WORKER, loaded
+from worker.advice import warnings
+
+ML = "Microsoft.MachineLearningServices"
+RETRAIN = """
+  - name: retrain
+    kind: github
+    repository: octo/models
+    workflow: retrain.yml
+    token_env: TOKEN
+    inputs: {{ what: "{}" }}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def said(routes: str) -> list[str]:
+    config = loaded(WORKER, routes, secrets=False)
+    return [str(warning).removeprefix("routes.yaml:") for warning in warnings(config)]
+
+
+def retrain(template: str, *types: str, more: str = "") -> list[str]:
+    named = ", ".join(f"{ML}.{each}" if "." not in each else each for each in types)
+    route = f"routes:\n  - {{name: r, filter: {{includedEventTypes: [{named}]}}, sinks: [retrain]}}\n"
+    return said(f"sinks:{RETRAIN.format(template)}{more}{route}")
+
+
+def test_a_good_configuration_has_no_warnings():
+    assert warnings(loaded()) == []
+
+
+def test_a_sink_that_no_route_names_gets_nothing():
+    routes = "sinks:\n  - {name: a, kind: log}\n  - {name: archive, kind: log}\nroutes:\n  - {name: r, sinks: [a]}\n"
+    assert said(routes) == [
+        "3:5: sinks[1]: no route names archive: it gets nothing; name it in a route, or remove it",
+    ]
+
+
+def test_a_route_whose_events_have_all_been_sent_before_does_nothing():
+    routes = """\
+        sinks: [{name: a, kind: log}, {name: b, kind: log}]
+        routes:
+          - {name: all, sinks: [a]}
+          - {name: failed, filter: {includedEventTypes: [T]}, sinks: [a]}
+          - {name: others, filter: {includedEventTypes: [T]}, sinks: [a, b]}
+        """
+    assert said(routes) == [
+        (
+            "4:5: routes[1]: it does nothing, because all its events have been sent before: to a by all; put it first, "
+            "narrow the other, or remove it"
+        )
+    ]
+
+
+def test_a_filter_that_no_event_can_pass_is_told_by_its_key_and_operators():
+    routes = """\
+        sinks: [{name: a, kind: log}]
+        routes:
+          - name: none
+            sinks: [a]
+            filter:
+              advancedFilters:
+                - {operatorType: NumberGreaterThan, key: data.n, value: 5}
+                - {operatorType: NumberLessThan, key: data.n, value: 3}
+        """
+    assert said(routes) == [
+        (
+            "5:5: routes[0].filter: no event can pass (data.n: NumberGreaterThan and NumberLessThan exclude each "
+            "other); correct one, or use any_of for one or the other"
+        )
+    ]
+
+
+def test_a_type_that_azure_ml_does_not_send_is_told_with_the_one_that_was_meant():
+    routes = f"""\
+        sinks: [{{name: a, kind: log}}]
+        routes:
+          - name: r
+            sinks: [a]
+            filter:
+              includedEventTypes:
+                - {ML}.RunCompletd
+                - {ML.lower()}.runstatuschanged
+                - Microsoft.Storage.BlobInvented
+        """
+    assert said(routes) == [
+        (
+            "7:11: routes[0].filter.includedEventTypes[0]: Azure ML sends no events of this type; did you mean "
+            "RunCompleted?"
+        )
+    ]
+
+
+def test_a_template_that_fails_for_every_sample_of_its_types_is_told_with_the_reason():
+    assert retrain("{{ event.data.runIdd }}", "RunCompleted", "RunStatusChanged") == [
+        (
+            "2:5: sinks[0]: it fails for each sample of the events that its routes let through (RunStatusChanged, "
+            "RunCompleted): inputs.what: there is no runIdd in the event's data; correct the name, or say what "
+            'stands for what is missing: {{ … | default("") }}'
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("template", "types"),
+    [
+        ("{{ event.data.runId }}", ["RunCompleted"]),
+        ("{{ event.data.runStatus }}", ["RunCompleted", "RunStatusChanged"]),
+        ("{{ event.data.url }}", ["Microsoft.Storage.BlobCreated"]),
+        ("{{ event.data.url }}", []),
+        ("{{ event.data.whatever }}", ["Contoso.Things.Happened"]),
+    ],
+)
+def test_a_template_that_works_for_one_sample_or_that_no_sample_is_for_is_not_mentioned(template, types):
+    assert retrain(template, *types) == []
+
+
+def test_a_template_that_only_works_for_digests_is_right_for_a_sink_that_gets_them():
+    assert retrain("{{ event.data.count }}", "RunCompleted", more="    quiet: {group_by: []}\n") == []
+    assert len(retrain("{{ event.data.count }}", "RunCompleted")) == 1
+
+
+def test_warnings_stand_in_the_order_of_the_file():
+    routes = """\
+        sinks: [{name: a, kind: log}, {name: b, kind: log}]
+        routes: [{name: x, sinks: [a]}, {name: y, sinks: [a]}]
+        """
+    assert [warning.partition(": ")[0] for warning in said(routes)] == ["1:31", "2:33"]

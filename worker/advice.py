@@ -1,0 +1,113 @@
+"""What is allowed and looks wrong: warnings about a configuration that has no mistake.
+
+A sink that no route names, a route that cannot do anything, a type that Azure ML does not send, a template that works
+for no event. Each is proved or tried (`reach`, `samples`); what is not mentioned may be wrong all the same. Nothing is
+connected to, and no secret is read.
+"""
+
+from collections.abc import Iterable, Iterator
+from itertools import chain
+
+from worker.config import Config
+from worker.documents import Document, read_document
+from worker.errors import Rejected
+from worker.events import UnixSeconds
+from worker.mistakes import Finding, Mistake, did_you_mean, dotted, shown
+from worker.reach import contradiction, covered
+from worker.route import RouteSpec
+from worker.samples import Sample, sample_delivery
+from worker.settings import SinkSettings
+from worker.sinks import Delivery, PreviewingSink
+from worker.sinks.installed import find_kind
+
+_ML = "microsoft.machinelearningservices."
+_ML_TYPES = ("ModelRegistered", "ModelDeployed", "RunCompleted", "DatasetDriftDetected", "RunStatusChanged")
+"""All that Azure ML sends, after that prefix. Other sources have more types, and get new ones."""
+_SOME_TIME = UnixSeconds(1_769_839_200.0)
+
+
+def warnings(config: Config) -> list[Mistake]:
+    """What looks wrong, in the order of the routes file."""
+    document = read_document(config.routing.file)
+    found = chain(_idle_sinks(config), _useless_routes(config), _unknown_types(document), _broken_templates(config))
+    marked = [document.mistake(place, f"{dotted(place)}: {message}") for place, message in found]
+    return sorted(marked, key=lambda each: (each.line or 0, each.column or 0))
+
+
+def _idle_sinks(config: Config) -> Iterator[Finding]:
+    used = {name for spec in config.routing.specs for name in spec.sinks}
+    for index, sink in enumerate(config.sinks):
+        if sink.name not in used:
+            message = f"no route names {shown(sink.name)}: it gets nothing; name it in a route, or remove it"
+            yield Finding(("sinks", index), message)
+
+
+def _useless_routes(config: Config) -> Iterator[Finding]:
+    specs = config.routing.specs
+    for index, spec in enumerate(specs):
+        pair = contradiction(spec.filter) if spec.filter else None
+        if spec.filter and pair:
+            one, other = pair
+            where = "a group of any_of: " if spec.filter.groups else ""
+            yield Finding(
+                ("routes", index, "filter"),
+                f"no event can pass ({where}{shown(one.key)}: {one.claim.operator} and {other.claim.operator} exclude "
+                "each other); correct one, or use any_of for one or the other",
+            )
+        elif by_sink := covered(specs, index):
+            who = ", ".join(f"{sink} by {route}" for sink, route in by_sink.items())
+            yield Finding(
+                ("routes", index),
+                f"it does nothing, because all its events have been sent before: to {who}; put it first, narrow the "
+                "other, or remove it",
+            )
+
+
+def _unknown_types(document: Document) -> Iterator[Finding]:
+    known = {f"{_ML}{each}".casefold() for each in _ML_TYPES}
+    for place, section in document.sections("routes"):
+        filter_ = section.get("filter")
+        types = filter_.get("includedEventTypes") if isinstance(filter_, dict) else None
+        for index, name in enumerate(types or ()):
+            if name.casefold().startswith(_ML) and name.casefold() not in known:
+                yield Finding(
+                    (*place, "filter", "includedEventTypes", index),
+                    f"Azure ML sends no events of this type; {did_you_mean(name[len(_ML) :], _ML_TYPES)}",
+                )
+
+
+def _broken_templates(config: Config) -> Iterator[Finding]:
+    for index, sink in enumerate(config.sinks):
+        samples = list(_fitting(sink, config.routing.specs))
+        failures = list(_failures(sink, samples))
+        if samples and len(failures) == len(samples):
+            kinds = ", ".join(each.released.placed.event.type.rpartition(".")[2] for each in samples)
+            message = f"it fails for each sample of the events that its routes let through ({kinds}): {failures[0]}"
+            yield Finding(("sinks", index), message)
+
+
+def _fitting(sink: SinkSettings, specs: tuple[RouteSpec, ...]) -> Iterator[Delivery]:
+    """A sample of each type that some route lets through to the sink, and a digest where it may be sent one."""
+    filters = [spec.filter for spec in specs if sink.name in spec.sinks]
+    for sample in Sample:
+        source = None if sample is Sample.BLOB_CREATED else sink.sample_source
+        delivery = sample_delivery(sample, sink.name, now=_SOME_TIME, source=source)
+        folded = delivery.released.placed.event.type.casefold()
+        if sample is Sample.DIGEST:
+            if sink.quiet and filters:
+                yield delivery
+        elif any(each is None or each.event_types is None or folded in each.event_types for each in filters):
+            yield delivery
+
+
+def _failures(settings: SinkSettings, samples: Iterable[Delivery]) -> Iterator[str]:
+    """Why the sink cannot say what it would send, without asking anybody: for each sample for which it cannot."""
+    sink = find_kind(settings.kind).build(settings, None)
+    if isinstance(sink, PreviewingSink):
+        for sample in samples:
+            try:
+                sink.preview(sample)
+            except Rejected as error:
+                yield str(error).removeprefix(f"sink {settings.name}: ")
+            except Exception as error:  # noqa: BLE001 - somebody else's sink may raise anything
+                yield f"its preview raises {type(error).__name__}"
