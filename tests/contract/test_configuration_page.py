@@ -66,7 +66,9 @@ def keys(schema: Schema, definitions: Mapping[str, Schema], before: str = "") ->
         place = f"{before}{name}"
         sections = list(_sections(each, definitions))
         told = each.get("description") or " ".join(section.get("description", "") for section in sections)
-        told += "".join(f" {one_of}" for section in sections if (one_of := _exactly_one(section)))
+        told += "".join(
+            f" {_of_kind(section, sections)}{one}" for section in sections if (one := _exactly_one(section))
+        )
         yield Key(place, _form(each, definitions) + (", needed" if name in needed else ""), _default(each), told)
         around = f"{place}[]." if _is_list(each) else f"{place}.*." if _is_mapping(each) else f"{place}."
         yield from _inside(sections, definitions, around)
@@ -96,6 +98,10 @@ def _operators(definitions: Mapping[str, Schema]) -> str:
         operand = "".join(f"`{name}`: {_form(each['properties'][name], definitions)}" for name in taken)
         lines.append(f"| `{each['properties']['operatorType']['const']}` | {operand or 'nothing'} |\n")
     return "".join(lines)
+
+
+def _of_kind(section: Schema, sections: list[Schema]) -> str:
+    return f"{section['properties']['kind']['const']}: " if len(sections) > 1 else ""
 
 
 def _exactly_one(section: Schema) -> str:

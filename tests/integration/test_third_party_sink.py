@@ -145,9 +145,9 @@ def test_check_knows_its_secrets_and_its_urls(packages, tmp_path):
     assert done.returncode == 2
     said = [line.partition("routes.yaml:")[2] for line in done.stderr.splitlines()]
     assert any(
-        line.startswith("6: sinks[0].token_env: the environment variable NTFY_TOKEN is not set") for line in said
+        line.startswith("6:5: sinks[0].token_env: the environment variable NTFY_TOKEN is not set") for line in said
     )
-    assert any(line.startswith("4: sinks[0].url: the URL goes to ntfy.example.org over http://") for line in said)
+    assert any(line.startswith("4:5: sinks[0].url: the URL goes to ntfy.example.org over http://") for line in said)
 
 
 async def test_a_sample_reaches_it_without_hub_and_store_and_its_secret_is_not_shown(packages, tmp_path):

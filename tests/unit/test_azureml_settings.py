@@ -176,9 +176,9 @@ routes:
 """
     said = mistakes(WORKER, routes)
     assert [line.partition(": ")[0].rpartition("/")[2] for line in said] == [
-        "routes.yaml:4",
-        "routes.yaml:5",
-        "routes.yaml:6",
+        "routes.yaml:4:5",
+        "routes.yaml:5:5",
+        "routes.yaml:6:39",
     ]
     assert "sinks[0].workspace: is no id of a workspace; write what `az ml workspace show" in said[0]
     assert "sinks[0].component: is no id of a version of a component" in said[1]

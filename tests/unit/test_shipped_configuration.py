@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from worker.advice import warnings
 from worker.cli import main
 from worker.loading import load
 
@@ -49,6 +50,10 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     code = stopped.value.code or 0
     assert isinstance(code, int)
     return code
+
+
+def test_there_is_nothing_to_warn_of_in_the_shipped_files():
+    assert warnings(load(CONFIG / "worker.yaml", environ=ENVIRON)) == []
 
 
 def test_the_examples_in_comments_are_accepted_by_worker_check(folder: Path, monkeypatch, capsys):
