@@ -186,7 +186,7 @@ def _value_implies(known: Condition, wanted: Condition) -> bool:
     """The same for values that are not null."""
     if (values := _listed(known)) is not None and not known.in_arrays:
         return all(map(wanted.test, values))
-    if _wants_nothing(wanted) or _is_negated(known) != _is_negated(wanted):
+    if _is_negated(known) != _is_negated(wanted):
         return False
     if _is_negated(known):
         return known.in_arrays >= wanted.in_arrays and _hits_within(wanted, known)
