@@ -1,5 +1,6 @@
 """Cases of `worker test`: what a file may say, and every mistake with its line."""
 
+import re
 from pathlib import Path
 from textwrap import dedent
 
@@ -95,7 +96,8 @@ def test_an_event_gets_an_id_and_a_cloud_event_its_specversion():
 )
 def test_a_mistake_is_named_with_its_line_and_what_to_write(old, new, said):
     found = mistakes(old, new)
-    assert any(f"tests.yaml:{said}" in each for each in found), found
+    without_columns = [re.sub(r"^tests\.yaml:(\d+):\d+:", r"tests.yaml:\1:", each) for each in found]
+    assert any(f"tests.yaml:{said}" in each for each in without_columns), found
 
 
 def test_the_file_of_a_step_lies_beside_the_cases(tmp_path):
@@ -113,8 +115,8 @@ def test_mistakes_of_all_files_come_at_once_and_in_order():
     with pytest.raises(Mistakes) as caught:
         read_cases([Path("tests.yaml"), Path("empty.yaml"), Path("none.yaml")], sinks=["out", "audit"], routes=[])
     assert [each.split(": ")[0] for each in caught.value.mistakes] == [
-        "tests.yaml:1",
-        "tests.yaml:11",
+        "tests.yaml:1:10",
+        "tests.yaml:11:9",
         "empty.yaml",
         "none.yaml",
     ]
