@@ -38,6 +38,9 @@ app         builds all of it, and closes it again
 cli         arguments in, exit code out
 config      the two files as frozen values; loading reads them (documents, crosschecks, mistakes, settings, strict)
 advice      what is allowed and looks wrong; reach: what can be proved of routes; schema: the files' form, for editors
+subscription
+            which event subscriptions bring the hub what the routes need; pushdown: what of a route Event Grid can be
+            asked; resources: ARM ids; subscription_text: commands of az, Bicep, JSON
 trial       one delivery through one sink, for a person who tries it; samples: what it is sent
 casebook    the cases of `worker test`; rehearsal: plays them through the pipeline; virtual: on a clock that never
             waits; expected: what should have come against what came

@@ -20,6 +20,7 @@ from worker.commands.resume import resume
 from worker.commands.schema import schema
 from worker.commands.send_test import send_test
 from worker.commands.test import run_tests
+from worker.commands.subscription import subscription
 from worker.errors import ConfigError, WorkerError
 
 app = typer.Typer(
@@ -37,6 +38,7 @@ app.command()(resume)
 app.command()(schema)
 app.command("send-test")(send_test)
 app.command("test")(run_tests)
+app.command()(subscription)
 app.add_typer(local, name="local")
 
 
