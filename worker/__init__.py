@@ -9,7 +9,8 @@ pipeline    one partition from top to bottom; start reading here. clock: what ti
 decode      bytes to events, or to a reason why not; decode_limit: when that is too often
 caution     an event that kills every process that touches it
 keys        what events are compared by
-judge       late or not, a copy or not: duplicates (re-sent events recognised) and order (one subject's events in order)
+judge       late or not, a copy or not: duplicates (re-sent events recognised) and order (one subject's events in order,
+            disorder: and how long they should wait for each other)
 route       which sinks an event is for; filters and operators say what a filter means
 quiet       when a sink is told: at once, with others, or not now; groups: who is told together; digests: what of;
             outbox: sends digests; shelf: keeps what waits for one

@@ -36,6 +36,16 @@ def _start(value: object) -> object:
     return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
+def _window(value: object) -> object:
+    if value == "auto":
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("must be a number of seconds such as 5, without quotes, or auto")  # noqa: TRY004 - pydantic's
+    if not value >= 0:
+        raise ValueError("must be at least 0")
+    return value
+
+
 def _exactly_one(values: Mapping[str, object], *keys: str) -> None:
     """As one_of, but silent while one of the keys has a mistake of its own: it is then missing from `values`."""
     if all(key in values for key in keys):
@@ -142,19 +152,19 @@ StoreSettings = SqliteStoreSettings | BlobStoreSettings
 class OrderSettings(Settings):
     """How events of one subject are put back in order."""
 
-    window_seconds: float = Field(default=5, ge=0)
-    """How long each event waits for an earlier one of its subject; 0: not at all."""
+    window_seconds: Annotated[float | Literal["auto"], BeforeValidator(_window)] = 5.0
+    """How long each event waits for an earlier one of its subject; 0: not at all; auto: as long as the disorder of its
+    partition asks for."""
+    late_target: float = Field(default=0.001, gt=0, le=0.5)
+    """With auto: the share of events that may be late."""
+    min_seconds: float = Field(default=1, gt=0)
+    """With auto: the window is never shorter."""
+    max_seconds: float = Field(default=60, gt=0)
+    """With auto: never longer. What comes later than that is late, and does not make the window longer."""
     memory_hours: float = Field(default=24, gt=0)
     """How long a subject's newest key is remembered: it tells what is late, and what was seen before."""
     late: Late = Late.DELIVER
     """What happens to a late event where its route does not say."""
-
-    @field_validator("window_seconds", mode="before")
-    @classmethod
-    def _no_auto_yet(cls, value: object) -> object:
-        if value == "auto":
-            raise ValueError("auto is not available in this version; write a number of seconds, such as 5")
-        return value
 
 
 class LimitSettings(Settings):

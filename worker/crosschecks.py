@@ -54,6 +54,17 @@ class Numbers:
         """The hub's retention."""
         return self("source", "retention_hours") * SECONDS_PER_HOUR
 
+    @property
+    def longest_window(self) -> tuple[str, float]:
+        """How long an event may wait for its turn, and the key of `order` that says so."""
+        key = "max_seconds" if self.window_is_auto else "window_seconds"
+        return key, self("order", key)
+
+    @property
+    def window_is_auto(self) -> bool:
+        """Whether the window is learnt."""
+        return section_at(self._values, ("order",)).get("window_seconds") == "auto"
+
     def first_given(self, *places: tuple[str, str]) -> Location:
         """The first of these places that stands in the file: a default cannot be what is wrong."""
         return next((place for place in places if place[1] in section_at(self._values, place[:1])), places[0])
@@ -76,18 +87,37 @@ def intervals_that_clash(number: Numbers) -> Iterator[Finding]:
             f"limits.hand_over_seconds must be more than store.state_interval_seconds and half a second, because an "
             f"owner that is alive takes so long to answer; write more than {answer_seconds:g}, or a shorter interval",
         )
-    window = number("order", "window_seconds")
+    yield from _windows_that_clash(number)
+
+
+_ONLY_AUTO = ("late_target", "min_seconds", "max_seconds")
+
+
+def _windows_that_clash(number: Numbers) -> Iterator[Finding]:
+    for key in () if number.window_is_auto else _ONLY_AUTO:
+        if number.given("order", key) is not None:
+            yield Finding(
+                ("order", key), "counts only with order.window_seconds: auto; write that too, or remove this key"
+            )
+    shortest = number("order", "min_seconds")
+    key, window = number.longest_window
+    if number.window_is_auto and shortest > window:
+        yield Finding(
+            number.first_given(("order", "min_seconds"), ("order", "max_seconds")),
+            f"order.min_seconds must not be more than order.max_seconds ({window:g}); write a smaller min_seconds, "
+            f"or a max_seconds of at least {shortest:g}",
+        )
     if window >= number.retention_seconds / 2:
         yield Finding(
-            number.first_given(("order", "window_seconds"), ("source", "retention_hours")),
-            "order.window_seconds must be less than half of source.retention_hours, because the hub would forget "
+            number.first_given(("order", key), ("source", "retention_hours")),
+            f"order.{key} must be less than half of source.retention_hours, because the hub would forget "
             f"events while they wait; write less than {number.retention_seconds / 2:g}",
         )
     memory = number("order", "memory_hours") * SECONDS_PER_HOUR
     if memory < window:
         yield Finding(
-            number.first_given(("order", "memory_hours"), ("order", "window_seconds")),
-            "memory_hours must not be shorter than window_seconds, because it could not be told what is late; "
+            number.first_given(("order", "memory_hours"), ("order", key)),
+            f"memory_hours must not be shorter than {key}, because it could not be told what is late; "
             f"write at least {window / SECONDS_PER_HOUR:g} hours, or a shorter window",
         )
 
@@ -107,11 +137,12 @@ def forgets_too_early(number: Numbers) -> Iterator[Finding]:
 def gives_up_too_late(place: Location, sink: Mapping[str, Any], number: Numbers) -> Iterator[Finding]:
     """A sink that would still try when the hub has forgotten the event."""
     limit = section_at(sink, ("retry",)).get("give_up_after_seconds")
-    most = number.retention_seconds - number("order", "window_seconds")
+    key, window = number.longest_window
+    most = number.retention_seconds - window
     if isinstance(limit, int | float) and limit >= most:
         yield Finding(
             (*place, "retry", "give_up_after_seconds"),
-            f"must be less than {most:g} (source.retention_hours, less order.window_seconds), because the hub would "
+            f"must be less than {most:g} (source.retention_hours, less order.{key}), because the hub would "
             "forget the event before it becomes a dead letter; write a smaller number",
         )
 

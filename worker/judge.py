@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any, NamedTuple
 
+from worker.disorder import AutoWindow, Overtakers
 from worker.duplicates import Duplicates, Verdict
 from worker.events import Placed, Position, Released, UnixSeconds
 from worker.memory import ROWS_AT_ONCE, Rows
@@ -32,7 +33,12 @@ class Mark(NamedTuple):
 class Judge:
     """The memory of one partition, and the verdicts on its unsettled events."""
 
-    def __init__(self, *, window_seconds: float, memory_seconds: float) -> None:
+    def __init__(self, *, window_seconds: float | AutoWindow, memory_seconds: float) -> None:
+        self.auto: AutoWindow | None = None
+        """Where the window is learnt."""
+        if isinstance(window_seconds, AutoWindow):
+            self.auto, window_seconds = window_seconds, window_seconds.seconds
+            self._overtakers = Overtakers(seconds=self.auto.max_seconds)
         self.orderer = Orderer(window_seconds=window_seconds, memory_seconds=memory_seconds)
         self._duplicates = Duplicates(memory_seconds=memory_seconds, limit=_MEMORY_EVENTS)
         self._variants: set[Position] = set()
@@ -53,7 +59,18 @@ class Judge:
         position = placed.position
         digest = placed.digest if position in self._variants else ""
         in_order = self._judged(position) and position not in self.orderer.late
-        return self.orderer.add(placed, now=now, data_digest=digest, in_order=in_order)
+        late = self.orderer.add(placed, now=now, data_digest=digest, in_order=in_order)
+        if self.auto:
+            self._learn(self.auto, placed, now)
+        return late
+
+    def _learn(self, auto: AutoWindow, placed: Placed, now: UnixSeconds) -> None:
+        """Of what is read again an earlier life has learnt already; others may be late to it."""
+        event, position = placed.event, placed.position
+        delay = self._overtakers.delay(event.key, event.order_key, now=now)
+        if not self._judged(position):
+            auto.arrived(delay, late=position in self.orderer.late, now=now)
+            self.orderer.window_seconds = auto.seconds
 
     def settled(self, position: Position, key: bytes, digest: str) -> None:
         """The event that was seen there is done with: from now on its copies may be recognised in a later life too."""
@@ -76,6 +93,7 @@ class Judge:
         return {
             "late": [LateVerdict(position, late_by_ms) for position, late_by_ms in late.items()],
             "variants": sorted(self._variants),
+            **({"disorder": self.auto.snapshot()} if self.auto else {}),
         }
 
     def restore(self, state: PartitionState) -> None:
@@ -84,6 +102,9 @@ class Judge:
         self._variants = set(state.variants)
         read = state.progress["read"] if state.progress else None
         self._judged_through = _NONE if read is None else read
+        if self.auto and state.disorder:
+            self.auto.restore(state.disorder)
+            self.orderer.window_seconds = self.auto.seconds
 
     @property
     def mark(self) -> Mark:

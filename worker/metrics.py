@@ -64,6 +64,14 @@ class Metrics:
 
     def _order(self) -> None:
         self.held = self._gauge("held_events", "Events held by the order stage.", "partition")
+        self.order_window = self._gauge(
+            "order_window_seconds", "How long events wait for earlier ones of their subject.", "partition"
+        )
+        self.order_late_share = self._gauge(
+            "order_late_share",
+            "With window_seconds: auto, the late among the events it learns from, about the last 10 / late_target.",
+            "partition",
+        )
         self.released = self._counter("released_events", "Events whose turn came.", "partition")
         self.released_early = self._counter(
             "released_early_events",
@@ -166,7 +174,8 @@ class Metrics:
     def forget_partition(self, partition: str) -> None:
         """The partition is another process's now: what this one last knew of it must not be taken for the truth."""
         gauges = (self.held, self.in_flight, self.lag_events, self.lag_seconds, self.checkpoint_age)
-        for gauge in (*gauges, self.checkpoint_sequence, self.digest_held):
+        order = (self.order_window, self.order_late_share)
+        for gauge in (*gauges, *order, self.checkpoint_sequence, self.digest_held):
             gauge.remove_by_labels({"partition": partition})
         self.generation.labels(partition).set(0)
 

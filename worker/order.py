@@ -1,8 +1,9 @@
 """Puts the events of one subject back in order, and says which came too late for that.
 
-Every event is held for a window, counted from its arrival. When the first of a subject's events falls due, those with
-smaller keys go before it, and nothing waits for a number that may never come: sequencers have gaps. The clock is
-whatever the caller passes as `now`, the enqueued time of the partition, so a backlog is ordered at full speed.
+Every event is held for a window, counted from its arrival; its length may change meanwhile. When the first of a
+subject's events falls due, those with smaller keys go before it, and nothing waits for a number that may never come:
+sequencers have gaps. The clock is whatever the caller passes as `now`, the enqueued time of the partition, so a backlog
+is ordered at full speed.
 
 Keys of different kinds are never compared: each kind of a subject is ordered by itself, and the kinds take turns as
 they fall due. An event with a smaller key than its subject's newest released one is late and comes back at once.
@@ -66,7 +67,8 @@ class Orderer:
 
     def __init__(self, *, window_seconds: float, memory_seconds: float, memory_subjects: int = 200_000) -> None:
         self.window_seconds = window_seconds
-        """How long an event is held. May be changed: it counts for what is added from then on."""
+        """How long an event is held. May be changed, and counts for what is held already: all fall due later or sooner,
+        each still after those that came before it, so that a change puts nothing out of order."""
         self.releases = 0
         """How many times the memory has changed: the mark for `remembered`."""
         self.released_early = 0
@@ -85,7 +87,7 @@ class Orderer:
         self._subjects: dict[Subject, _Subject] = {}
         # Those remembered, oldest release first, so that forgetting is taking from the front.
         self._remembered: OrderedDict[Subject, _Subject] = OrderedDict()
-        # One entry per arrival: when it is due, its number, its key and where it waits. An event that leaves with
+        # One entry per arrival: when that was, its number, its key and where it waits. An event that leaves with
         # another one's turn leaves its entry behind and its number in `_gone`; the first entry's event is always here.
         self._due: deque[tuple[float, int, str, OrderKind, _Subject]] = deque()
         self._gone: set[int] = set()
@@ -97,7 +99,7 @@ class Orderer:
 
     def next_due(self) -> UnixSeconds | None:
         """When the next event falls due; None while nothing is held."""
-        return UnixSeconds(self._due[0][0]) if self._due else None
+        return UnixSeconds(self._due[0][0] + self.window_seconds) if self._due else None
 
     def add(
         self, placed: Placed, *, now: UnixSeconds, data_digest: str = "", in_order: bool = False
@@ -131,7 +133,7 @@ class Orderer:
             subject.queues[kind] = [(text, arrival, placed, data_digest)]
         else:
             heappush(queue, (text, arrival, placed, data_digest))
-        self._due.append((now + self.window_seconds, arrival, text, kind, subject))
+        self._due.append((now, arrival, text, kind, subject))
         self._held += 1
         return None
 
@@ -184,8 +186,8 @@ class Orderer:
         """Serves the entries due by `until`, oldest first: each event with what its queue holds up to its key."""
         due, gone, released = self._due, self._gone, list[Released]()
         while due and room > 0:
-            due_at, arrival, text, kind, subject = due[0]
-            if due_at > until:
+            arrived_at, arrival, text, kind, subject = due[0]
+            if arrived_at + self.window_seconds > until:
                 break
             queue, last, served = subject.queues[kind], text, False
             while room and not served:

@@ -301,6 +301,9 @@ class Pipeline(Settling):
     def _show(self) -> None:
         metrics, partition = self._parts.metrics, self.partition
         metrics.held.labels(partition).set(self._orderer.held)
+        metrics.order_window.labels(partition).set(self._orderer.window_seconds)
+        if self.judge.auto:
+            metrics.order_late_share.labels(partition).set(self.judge.auto.late_share)
         counted = self._orderer.released_early, self._orderer.kind_changes
         metrics.released_early.labels(partition).inc(counted[0] - self._counted[0])
         metrics.kind_changes.labels(partition).inc(counted[1] - self._counted[1])

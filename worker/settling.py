@@ -12,6 +12,8 @@ from typing import Any
 from worker import deadletters
 from worker.caution import Caution
 from worker.chains import Job, Turn
+from worker.config import OrderSettings
+from worker.disorder import AutoWindow
 from worker.events import PartitionId, Position
 from worker.givenup import GivenUp, Place
 from worker.groups import Groups, Step
@@ -37,7 +39,7 @@ class Settling(PartitionOwner):
         """Writes the state now, with these fields changed; False: the partition is another owner's."""
         self.joined: Callable[[], None] = lambda: None
         """Called when an event has joined a group."""
-        self.judge = Judge(window_seconds=parts.order.window_seconds, memory_seconds=parts.order.memory_hours * 3600)
+        self.judge = _judge(parts.order)
         self.groups = Groups(parts.quiet)
         self._progress = Progress()
         self._unsettled = Unsettled(parts.clock)
@@ -196,6 +198,14 @@ class Settling(PartitionOwner):
     def saved(self) -> None:
         """The state of the last snapshot is stored."""
         self._given_up.saved()
+
+
+def _judge(order: OrderSettings) -> Judge:
+    memory_seconds = order.memory_hours * 3600
+    if order.window_seconds != "auto":
+        return Judge(window_seconds=order.window_seconds, memory_seconds=memory_seconds)
+    window = AutoWindow(late_target=order.late_target, min_seconds=order.min_seconds, max_seconds=order.max_seconds)
+    return Judge(window_seconds=window, memory_seconds=memory_seconds)
 
 
 async def _saved(**_: object) -> bool:

@@ -94,6 +94,9 @@ class PartitionState:
     digests: dict[str, Any] = field(default_factory=dict)
     """The groups of events that are told together, and where their members are: `shelf`. Empty: there are none."""
 
+    disorder: dict[str, Any] = field(default_factory=dict)
+    """What the window `auto` has learnt: `AutoWindow.snapshot`. Not in every state; versions before it pass over it."""
+
     @property
     def watermark(self) -> Watermark | None:
         """The last message with nothing unsettled at or before it."""
@@ -125,6 +128,7 @@ def encode(state: PartitionState) -> bytes:
             "memory_parts": state.memory_parts,
             "memory_since": state.memory_since,
             **({"digests": state.digests} if state.digests else {}),
+            **({"disorder": state.disorder} if state.disorder else {}),
         }
     )
 
@@ -181,6 +185,7 @@ def _since_format_2(content: dict[str, Any]) -> dict[str, Any]:
         "memory_parts": content["memory_parts"],
         "memory_since": content["memory_since"],
         "digests": content.get("digests", {}),
+        "disorder": content.get("disorder", {}),
     }
 
 

@@ -38,7 +38,14 @@ def test_keys_that_are_left_out_have_the_documented_defaults():
     assert worker.store == SqliteStoreSettings(
         kind="sqlite", path=Path("data/worker.db"), state_interval_seconds=1, checkpoint_interval_seconds=5
     )
-    assert worker.order.model_dump() == {"window_seconds": 5, "memory_hours": 24, "late": Late.DELIVER}
+    assert worker.order.model_dump() == {
+        "window_seconds": 5,
+        "late_target": 0.001,
+        "min_seconds": 1,
+        "max_seconds": 60,
+        "memory_hours": 24,
+        "late": Late.DELIVER,
+    }
     assert worker.limits.model_dump() == {
         "in_flight": 2000,
         "held": 50_000,
@@ -109,6 +116,17 @@ def test_sinks_and_routes_keep_the_order_of_the_file():
 def test_a_route_that_does_not_say_what_happens_to_late_events_follows_order_late():
     config = loaded(WORKER + "order: {late: dead_letter}\n")
     assert [spec.late for spec in config.routing.specs] == [Late.DEAD_LETTER, Late.DROP]
+
+
+def test_the_window_may_be_learnt_and_then_the_longest_one_bounds_giving_up():
+    order = "order: {window_seconds: auto, late_target: 0.01, min_seconds: 0.5, max_seconds: 20}\n"
+    settings = loaded(WORKER + order).worker.order
+    assert (settings.window_seconds, settings.late_target) == ("auto", 0.01)
+    assert (settings.min_seconds, settings.max_seconds) == (0.5, 20)
+
+    routes = ROUTES.replace("path: audit.jsonl", "path: audit.jsonl\n    retry: {give_up_after_seconds: 86385}")
+    with pytest.raises(Mistakes, match=r"must be less than 86380 \(source.retention_hours, less order.max_seconds\)"):
+        loaded(WORKER + order, routes=routes)
 
 
 def test_giving_up_is_half_the_retention_unless_the_sink_says_otherwise():

@@ -134,6 +134,18 @@ def test_without_a_window_an_event_is_due_when_it_arrives():
     assert [(one.late_by_ms, one.data_digest) for one in orderer.due(now=at(100), at_most=10)] == [(None, "d")]
 
 
+def test_another_window_counts_for_what_is_held_too_and_puts_nothing_out_of_order():
+    orderer = Orderer(window_seconds=5, memory_seconds=DAY)
+    orderer.add(placed(2), now=at(100))
+    orderer.window_seconds = 20
+    orderer.add(placed(3), now=at(101))
+    assert (orderer.next_due(), orderer.due(now=at(119), at_most=10)) == (at(120), [])
+    assert orderer.add(placed(1), now=at(119)) is None
+
+    orderer.window_seconds = 18
+    assert ids(orderer.due(now=at(119), at_most=10)) == ["run:1", "run:2", "run:3"]
+
+
 def test_what_exceeds_at_most_stays_due_and_comes_next_in_order():
     orderer = Orderer(window_seconds=5, memory_seconds=DAY)
     for key in (4, 2, 2, 1):
@@ -277,7 +289,7 @@ def test_many_that_leave_with_one_event_leave_the_others_in_order():
 class Entry:
     arrival: int
     placed: Placed
-    due_at: float
+    arrived_at: float
     key: tuple[object, ...]
 
     @property
@@ -307,7 +319,7 @@ class Model:
         newest = self.newest.get(one.event.key)
         if newest and newest[0] is kind and key < newest[1] and self.clock - newest[2] <= self.memory:
             return Released(one, round((self.clock - newest[2]) * 1000))
-        self.held.append(Entry(self.arrivals, one, self.clock + self.window, key))
+        self.held.append(Entry(self.arrivals, one, self.clock, key))
         return None
 
     def first(self) -> Entry | None:
@@ -316,7 +328,7 @@ class Model:
     def release(self, until: float, at_most: int) -> Iterator[Released]:
         for _ in range(at_most):
             first = self.first()
-            if first is None or first.due_at > until:
+            if first is None or first.arrived_at + self.window > until:
                 return
             before = [entry for entry in self.held if entry.queue == first.queue and entry.key <= first.key]
             entry = min(before, key=lambda entry: (entry.key, entry.arrival))
@@ -345,6 +357,7 @@ actions = st.lists(
     st.one_of(
         st.tuples(st.just("add"), steps, events),
         st.tuples(st.sampled_from(["due", "due", "early"]), steps, st.integers(0, 4)),
+        st.tuples(st.just("window"), steps, st.sampled_from([0.0, 1.0, 6.0])),
     ),
     min_size=15,
     max_size=60,
@@ -364,6 +377,8 @@ def test_any_arrivals_clock_steps_and_cuts_give_what_the_model_gives(
             assert late == model.add(argument, now)
             added.append(argument)
             out += [late] if late else []
+        elif isinstance(argument, float):
+            orderer.window_seconds = model.window = argument
         elif isinstance(argument, int):
             model.clock = max(model.clock, now)
             expected = list(model.release(model.clock, argument))
@@ -376,7 +391,7 @@ def test_any_arrivals_clock_steps_and_cuts_give_what_the_model_gives(
             assert released == expected
             out += released
         first = model.first()
-        assert orderer.next_due() == (first.due_at if first else None)
+        assert orderer.next_due() == (first.arrived_at + model.window if first else None)
         assert orderer.held == len(model.held) == len(added) - len(out)
         assert (orderer.released_early, orderer.kind_changes) == (model.early, model.kind_changes)
     out += orderer.due(now=at(1_000_000), at_most=1_000)
