@@ -35,7 +35,7 @@ class Judge:
 
     def __init__(self, *, window_seconds: float | AutoWindow, memory_seconds: float) -> None:
         self.auto: AutoWindow | None = None
-        """Where the window is learnt."""
+        """What the window is learnt by; None where it is fixed."""
         if isinstance(window_seconds, AutoWindow):
             self.auto, window_seconds = window_seconds, window_seconds.seconds
             self._overtakers = Overtakers(seconds=self.auto.max_seconds)
