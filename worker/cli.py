@@ -19,8 +19,8 @@ from worker.commands.options import DEFAULT_CONFIG, FAILED, WRONG_INPUT, ConfigO
 from worker.commands.resume import resume
 from worker.commands.schema import schema
 from worker.commands.send_test import send_test
-from worker.commands.test import run_tests
 from worker.commands.subscription import subscription
+from worker.commands.test import run_tests
 from worker.errors import ConfigError, WorkerError
 
 app = typer.Typer(

@@ -152,7 +152,7 @@ StoreSettings = SqliteStoreSettings | BlobStoreSettings
 class OrderSettings(Settings):
     """How events of one subject are put back in order."""
 
-    window_seconds: Annotated[float | Literal["auto"], BeforeValidator(_window)] = 5.0
+    window_seconds: Annotated[Annotated[float, Field(ge=0)] | Literal["auto"], BeforeValidator(_window)] = 5.0
     """How long each event waits for an earlier one of its subject; 0: not at all; auto: as long as the disorder of its
     partition asks for."""
     late_target: float = Field(default=0.001, gt=0, le=0.5)

@@ -145,25 +145,25 @@ BAD = [
         "worker",
         "store:",
         "order: {window_seconds: -1}\nstore:",
-        "worker.yaml:4: order.window_seconds: must be at least 0",
+        "worker.yaml:4:9: order.window_seconds: must be at least 0",
     ),
     Bad(
         "worker",
         "store:",
         "order: {window_seconds: automatic}\nstore:",
-        "worker.yaml:4: order.window_seconds: must be a number of seconds such as 5, without quotes, or auto",
+        "worker.yaml:4:9: order.window_seconds: must be a number of seconds such as 5, without quotes, or auto",
     ),
     Bad(
         "worker",
         "store:",
         "order: {window_seconds: auto, late_target: 0}\nstore:",
-        "worker.yaml:4: order.late_target: must be more than 0",
+        "worker.yaml:4:31: order.late_target: must be more than 0",
     ),
     Bad(
         "worker",
         "store:",
         "order: {window_seconds: auto, late_target: 1}\nstore:",
-        "worker.yaml:4: order.late_target: must be at most 0.5",
+        "worker.yaml:4:31: order.late_target: must be at most 0.5",
     ),
     Bad(
         "worker",
@@ -349,35 +349,35 @@ BAD = [
             "worker",
             "store:",
             f"order: {{{window}{key}: 0.2}}\nstore:",
-            f"worker.yaml:4: order.{key}: counts only with order.window_seconds: auto; write that too, or remove this",
+            f"worker.yaml:4:{column}: order.{key}: counts only with order.window_seconds: auto; write that too",
         )
-        for window in ("", "window_seconds: 5, ")
+        for window, column in (("", 9), ("window_seconds: 5, ", 28))
         for key in ("late_target", "min_seconds", "max_seconds")
     ),
     Bad(
         "worker",
         "store:",
         "order: {window_seconds: auto, max_seconds: 43200}\nstore:",
-        "worker.yaml:4: order.max_seconds: order.max_seconds must be less than half of source.retention_hours",
+        "worker.yaml:4:31: order.max_seconds: order.max_seconds must be less than half of source.retention_hours",
     ),
     Bad(
         "worker",
         "store:",
         "order: {window_seconds: auto, min_seconds: 61}\nstore:",
-        "worker.yaml:4: order.min_seconds: order.min_seconds must not be more than order.max_seconds (60); write a "
+        "worker.yaml:4:31: order.min_seconds: order.min_seconds must not be more than order.max_seconds (60); write a "
         "smaller min_seconds, or a max_seconds of at least 61",
     ),
     Bad(
         "worker",
         "store:",
         "order: {window_seconds: auto, max_seconds: 0.5}\nstore:",
-        "worker.yaml:4: order.max_seconds: order.min_seconds must not be more than order.max_seconds (0.5)",
+        "worker.yaml:4:31: order.max_seconds: order.min_seconds must not be more than order.max_seconds (0.5)",
     ),
     Bad(
         "worker",
         "store:",
         "order: {window_seconds: auto, max_seconds: 90, memory_hours: 0.02}\nstore:",
-        "worker.yaml:4: order.memory_hours: memory_hours must not be shorter than max_seconds",
+        "worker.yaml:4:48: order.memory_hours: memory_hours must not be shorter than max_seconds",
     ),
     Bad(
         "worker",
