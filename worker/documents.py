@@ -281,6 +281,8 @@ def _syntax(text: str, error: yaml.MarkedYAMLError) -> str:
     if "mapping values are not allowed" in problem:
         return "a second ': ' on one line, or a wrong indentation; put the value in quotes, or line the key up"
     if "expected key" in problem or "expected <block end>" in problem:
+        if mark and line[mark.column : mark.column + 1] == ",":  # pasted from JSON, with what stood behind it
+            return "a comma after the end of a value; remove it"
         return "the indentation does not fit the lines above; line keys of one section up"
     if "nesting depth" in problem:  # newer parsers have a limit of their own, and meet it before ours is looked at
         return _TOO_DEEP

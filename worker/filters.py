@@ -140,7 +140,7 @@ _SHOWN_CHARACTERS = 80
 
 def _shown(value: object) -> str:
     """As JSON, cut to a length that leaves a line readable."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
+    text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
 
 
@@ -247,7 +247,7 @@ class _Compiler:
         name = fields.get("operatorType")
         operator = OPERATORS.get(name) if isinstance(name, str) else None
         if operator is None:
-            unknown = f"{name} is no operator; {_suggestion(str(name), OPERATORS)}"
+            unknown = f"{_shown(name)} is no operator; {_suggestion(str(name), OPERATORS)}"
             self._mistake((*path, "operatorType"), "must name an operator" if name is None else unknown)
             return None
         operand = self._operand(operator, fields, path)
@@ -272,20 +272,20 @@ class _Compiler:
         """What the operator's `hit` compares with; None after a mistake."""
         wanted = operator.operand_field
         name = fields["operatorType"]
+        form = f"`{wanted}`, for instance `{wanted}: {operator.example}`"
         unwanted = [field for field in ("value", "values") if field in fields and field != wanted]
         for field in unwanted:
-            instead = "no operand" if wanted is None else f"`{wanted}: {_OPERAND_FORMS[wanted]}`"
-            self._mistake((*path, field), f"{name} takes {instead}, not `{field}`")
+            self._mistake((*path, field), f"{name} takes {form if wanted else 'no operand'}; remove `{field}`")
         if unwanted or wanted is None:
             return None
         if wanted not in fields:
-            self._mistake(path, f"{name} needs `{wanted}: {_OPERAND_FORMS[wanted]}`")
+            self._mistake(path, f"{name} needs {form}")
             return None
         if wanted == "value":
             return self._read(operator, fields["value"], (*path, "value"))
         items = fields["values"]
         if not isinstance(items, list) or not items:
-            self._mistake((*path, "values"), f"must be a list with at least one value: {_OPERAND_FORMS['values']}")
+            self._mistake((*path, "values"), f"must be a list with at least one value: {operator.example}")
             return None
         return tuple(self._read(operator, item, (*path, "values", index)) for index, item in enumerate(items))
 
@@ -307,7 +307,6 @@ _FILTER_FIELDS = (
     "any_of",
 )
 _CONDITION_FIELDS = ("operatorType", "key", "value", "values")
-_OPERAND_FORMS = {"value": "…", "values": "[…, …]"}
 
 
 def _suggestion(name: str, known: Iterable[str]) -> str:

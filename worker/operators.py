@@ -19,6 +19,8 @@ class Operator:
     """What an operator takes, what it looks at, and what it answers."""
 
     operand_field: Literal["value", "values"] | None
+    example: str
+    """What may stand there, for somebody who wrote something else."""
     read: Callable[[object], Any]
     """From `value`, or from one item of `values`, to the form that `hit` compares with; raises WrongOperand."""
     kinds: frozenset[type]
@@ -65,10 +67,10 @@ def _read_bool(raw: object) -> bool:
 
 def _read_range(raw: object) -> tuple[int | float, int | float]:
     if not isinstance(raw, list | tuple) or len(raw) != 2:
-        raise WrongOperand("must be a range of two numbers: [lowest, highest]")
+        raise WrongOperand("must be a range of two numbers in brackets of its own: [lowest, highest]")
     low, high = _read_number(raw[0]), _read_number(raw[1])
     if low > high:
-        raise WrongOperand(f"is a range that holds nothing: {low} is greater than {high}")
+        raise WrongOperand(f"is a range that holds nothing: {low} is greater than {high}; write [{high}, {low}]")
     return low, high
 
 
@@ -76,11 +78,11 @@ def _read_nothing(raw: object) -> None:
     raise AssertionError(raw)  # never asked: the operator has no operand
 
 
-_on_strings = partial(Operator, "values", _read_string, frozenset({str}))
-_on_numbers = partial(Operator, "values", _read_number, frozenset({int, float}))
-_on_ranges = partial(Operator, "values", _read_range, frozenset({int, float}))
-_on_one_number = partial(Operator, "value", _read_number, frozenset({int, float}))
-_on_nothing = partial(Operator, None, _read_nothing, frozenset())
+_on_strings = partial(Operator, "values", "[Failed, Canceled]", _read_string, frozenset({str}))
+_on_numbers = partial(Operator, "values", "[1, 2.5]", _read_number, frozenset({int, float}))
+_on_ranges = partial(Operator, "values", "[[1, 5], [10, 20]]", _read_range, frozenset({int, float}))
+_on_one_number = partial(Operator, "value", "5", _read_number, frozenset({int, float}))
+_on_nothing = partial(Operator, None, "", _read_nothing, frozenset())
 
 
 def _is_in(text: str, texts: tuple[str, ...]) -> bool:
@@ -121,7 +123,7 @@ OPERATORS: dict[str, Operator] = {
     "NumberLessThanOrEquals": _on_one_number(lambda number, bound: number <= bound),
     "NumberGreaterThan": _on_one_number(lambda number, bound: number > bound),
     "NumberGreaterThanOrEquals": _on_one_number(lambda number, bound: number >= bound),
-    "BoolEquals": Operator("value", _read_bool, frozenset({bool}), lambda value, wanted: value is wanted),
+    "BoolEquals": Operator("value", "true", _read_bool, frozenset({bool}), lambda value, wanted: value is wanted),
     # Neither ever hits: only whether something is there decides.
     "IsNullOrUndefined": _on_nothing(lambda _value, _operand: False, if_missing=True),
     "IsNotNull": _on_nothing(lambda _value, _operand: False, negated=True),

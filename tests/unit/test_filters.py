@@ -95,6 +95,7 @@ def mistakes_of(raw: dict) -> dict[tuple, str]:
         ("NumberIn", [1, 2.5], 1.0, True),
         ("NumberIn", [1.0], 1, True),
         ("NumberIn", [1], 2, False),
+        ("NumberIn", [2**53], 2**53 + 1, False),
         ("NumberNotIn", [1, 2.5], 1.0, False),
         ("NumberNotIn", [1], 2, True),
         ("NumberInRange", [[0, 1], [5, 6.5]], 6.5, True),
@@ -417,8 +418,9 @@ def test_an_explanation_names_the_first_condition_that_does_not_hold():
 
 
 def test_a_long_value_is_shortened():
-    _, reason = advanced(condition("StringIn")).explain(grid(data={"v": "y" * 10_000}))
-    assert len(reason) < 200
+    for length, shown in ((78, '"' + "y" * 78 + '"'), (79, '"' + "y" * 79 + "…")):
+        _, reason = advanced(condition("StringIn")).explain(grid(data={"v": "y" * length}))
+        assert reason == f'data.v is {shown}: StringIn ["x"] does not hold'
 
 
 json_values = st.recursive(
@@ -527,13 +529,25 @@ def test_a_mistake_says_where_and_what_to_do(raw, path, words):
         ),
         ({"operatorType": 5, "key": "x", "value": 1}, ("operatorType",), ["5 is no operator", "BoolEquals"]),
         ({**condition("StringIn"), "Values": []}, ("Values",), ["did you mean values?"]),
-        ({"operatorType": "StringIn", "key": "x"}, (), ["StringIn needs `values"]),
-        ({"operatorType": "StringIn", "key": "x", "value": "x"}, ("value",), ["StringIn takes `values", "not `value`"]),
+        (
+            {"operatorType": "StringIn", "key": "x"},
+            (),
+            ["StringIn needs `values`, for instance `values: [Failed, Canceled]`"],
+        ),
+        (
+            {"operatorType": "StringIn", "key": "x", "value": "x"},
+            ("value",),
+            ["StringIn takes `values`", "remove `value`"],
+        ),
         ({**condition("StringIn"), "value": "x"}, ("value",), ["StringIn takes `values"]),
         ({"operatorType": "BoolEquals", "key": "x"}, (), ["BoolEquals needs `value"]),
-        ({"operatorType": "BoolEquals", "key": "x", "values": [True]}, ("values",), ["takes `value:", "not `values`"]),
-        ({**condition("IsNotNull"), "value": 1}, ("value",), ["no operand"]),
-        ({**condition("IsNullOrUndefined"), "values": [1]}, ("values",), ["no operand"]),
+        (
+            {"operatorType": "BoolEquals", "key": "x", "values": [True]},
+            ("values",),
+            ["takes `value`", "`value: true`", "remove `values`"],
+        ),
+        ({**condition("IsNotNull"), "value": 1}, ("value",), ["no operand", "remove `val"]),
+        ({**condition("IsNullOrUndefined"), "values": [1]}, ("values",), ["no operand", "remove `val"]),
         (condition("StringIn", values="x"), ("values",), ["list"]),
         (condition("StringIn", values=[]), ("values",), ["at least one"]),
         (condition("StringIn", values=[5]), ("values", 0), ["string"]),
