@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.events import Event, OrderKey, OrderKind, Schema
-from worker.filters import compile_filter
+from worker.filters import Filter, compile_filter
 from worker.route import Late, Routes, RouteSpec, Target
 
 EVENT = Event(
@@ -92,7 +92,9 @@ def test_sources_are_an_allow_list_in_any_case_and_never_of_parents(listed, sour
     assert bool(routes.match(event)) is expected
     [verdict] = routes.explain(event)
     assert verdict.matched is expected
-    assert expected or "`sources`" in verdict.reason
+    if not expected:
+        seen = "the event has no source" if source is None else f"the source {source} is not listed"
+        assert verdict.reason == f"{seen}, and the route takes events only from its `sources`"
 
 
 def test_both_sources_and_filter_must_agree():
@@ -114,8 +116,24 @@ def test_every_route_says_what_it_made_of_the_event():
     assert (no.route, no.matched, no.sinks) == ("no", False, ())
     assert "includedEventTypes" in no.reason
     assert (first.route, first.matched, first.sinks) == ("first", True, ("audit", "oncall"))
+    assert first.reason == "the route has no filter"
     assert (second.route, second.matched, second.sinks) == ("second", True, ("retrain",))
-    assert "oncall has it by first already" in second.reason
+    assert second.reason == "includedEventTypes names the type; oncall has it by first already"
+
+
+def test_an_event_is_not_held_against_a_filter_that_its_type_rules_out():
+    class Dear(Filter):
+        def matches(self, event: Event) -> bool:
+            raise AssertionError(event)
+
+    dear = Dear(frozenset({"other"}), (), ())
+    routes = Routes([RouteSpec("dear", ("a",), dear), RouteSpec("all", ("b",)), RouteSpec("r", ("c",), types("T"))])
+    assert sinks(routes) == ["b"]
+    assert sinks(routes, replace(EVENT, type="T")) == ["b", "c"]
+
+
+def test_what_happens_to_late_events_is_written_so():
+    assert [Late(word) for word in ("deliver", "drop", "dead_letter")] == [Late.DELIVER, Late.DROP, Late.DEAD_LETTER]
 
 
 specs = st.lists(
