@@ -159,9 +159,10 @@ def compile_filter(raw: Mapping[str, object]) -> Filter:
 class _Compiler:
     """Reads on after a mistake, so that one look shows them all; what it returns is of use only if there were none."""
 
+    in_arrays: bool
+
     def __init__(self) -> None:
         self.mistakes: list[Mistake] = []
-        self.in_arrays = False
 
     def filter(self, raw: object) -> Filter:
         fields = self._fields(raw, _FILTER_FIELDS, ())

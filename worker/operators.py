@@ -74,15 +74,15 @@ def _read_range(raw: object) -> tuple[int | float, int | float]:
     return low, high
 
 
-def _read_nothing(raw: object) -> None:
-    raise AssertionError(raw)  # never asked: the operator has no operand
+def _never(*asked: object) -> bool:
+    raise AssertionError(asked)  # there is no operand to read, and no kind of value that could hit
 
 
 _on_strings = partial(Operator, "values", "[Failed, Canceled]", _read_string, frozenset({str}))
 _on_numbers = partial(Operator, "values", "[1, 2.5]", _read_number, frozenset({int, float}))
 _on_ranges = partial(Operator, "values", "[[1, 5], [10, 20]]", _read_range, frozenset({int, float}))
 _on_one_number = partial(Operator, "value", "5", _read_number, frozenset({int, float}))
-_on_nothing = partial(Operator, None, "", _read_nothing, frozenset())
+_on_nothing = partial(Operator, None, "", _never, frozenset(), _never)
 
 
 def _is_in(text: str, texts: tuple[str, ...]) -> bool:
@@ -124,7 +124,7 @@ OPERATORS: dict[str, Operator] = {
     "NumberGreaterThan": _on_one_number(lambda number, bound: number > bound),
     "NumberGreaterThanOrEquals": _on_one_number(lambda number, bound: number >= bound),
     "BoolEquals": Operator("value", "true", _read_bool, frozenset({bool}), lambda value, wanted: value is wanted),
-    # Neither ever hits: only whether something is there decides.
-    "IsNullOrUndefined": _on_nothing(lambda _value, _operand: False, if_missing=True),
-    "IsNotNull": _on_nothing(lambda _value, _operand: False, negated=True),
+    # Nothing ever hits: only whether something is there decides.
+    "IsNullOrUndefined": _on_nothing(if_missing=True),
+    "IsNotNull": _on_nothing(negated=True),
 }

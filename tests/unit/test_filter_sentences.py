@@ -110,7 +110,10 @@ SENTENCES = [
 def test_each_mistake_is_one_sentence(raw, sentence):
     with pytest.raises(FilterMistakes) as caught:
         compile_filter(raw)
-    assert [mistake.message for mistake in caught.value.mistakes] == [sentence]
+    [(path, message)] = caught.value.mistakes
+    assert message == sentence
+    assert str(caught.value).endswith(f": {sentence}")
+    assert path or str(caught.value).startswith("filter: ")
 
 
 A, B = condition("StringIn", "data.a"), condition("NumberIn", "data.b")

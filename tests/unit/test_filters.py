@@ -306,6 +306,15 @@ def test_subject_filters(fields, subject, expected):
     assert compile_filter(fields).matches(cloud(subject=subject)) is expected
 
 
+@pytest.mark.parametrize("fields", [{}, {"subject": None}, {"subject": ""}])
+def test_a_subject_that_is_missing_is_empty_to_the_subject_filters(fields):
+    for event in (event_of({"id": "1", "eventType": "T", **fields}), cloud(**fields)):
+        assert compile_filter({"subjectEndsWith": "x"}).explain(event) == (
+            False,
+            'subject is "": subjectEndsWith "x" does not hold',
+        )
+
+
 # ---- Together
 
 
