@@ -306,21 +306,21 @@ BAD = [
         "routes",
         "[Some.Type]",
         "[Some.Type]\n      advancedFilters: [{operatorType: StringIs, key: data.x, values: [a]}]",
-        'routes.yaml:12: routes[0].filter.advancedFilters[0].operatorType: "StringIs" is no operator; did you mean ',
+        'routes.yaml:12:26: routes[0].filter.advancedFilters[0].operatorType: "StringIs" is no operator; did you mean ',
     ),
     Bad(
         "routes",
         "[Some.Type]",
         "[Some.Type]\n      advancedFilters:\n        - operatorType: NumberIn\n          key: data.x\n"
         "          values:\n            - 1\n            - 'two'",
-        "routes.yaml:17: routes[0].filter.advancedFilters[0].values[1]: must be a number, without quotes",
+        "routes.yaml:17:15: routes[0].filter.advancedFilters[0].values[1]: must be a number, without quotes",
     ),
     Bad(
         "routes",
         "[Some.Type]",
         "[Some.Type]\n      advancedFilters:\n        - operatorType: NumberInRange\n          key: data.x\n"
         "          values: [[9, 5]]",
-        "routes.yaml:15: routes[0].filter.advancedFilters[0].values[0]: is a range that holds nothing: 9 is greater "
+        "routes.yaml:15:20: routes[0].filter.advancedFilters[0].values[0]: is a range that holds nothing: 9 is greater "
         "than 5; write [5, 9]",
     ),
     Bad(
@@ -328,7 +328,7 @@ BAD = [
         "[Some.Type]",
         "[Some.Type]\n      any_of:\n        - advancedFilters:\n            - {operatorType: BoolEquals,\n"
         "               key: data.x, value: 'true'}",
-        "routes.yaml:15: routes[0].filter.any_of[0].advancedFilters[0].value: must be true or false, without quotes",
+        "routes.yaml:15:29: routes[0].filter.any_of[0].advancedFilters[0].value: must be true or false, without quotes",
     ),
     # Intervals
     Bad(

@@ -129,11 +129,11 @@ def test_a_mistake_in_what_was_pasted_has_its_own_line():
     wrong = SHOWN.replace('"StringContains"', '"StringContain"').replace("1e+16", "0.5")
     assert mistakes(routes=routes_with(f"    filter: {wrong}\n")) == [
         (
-            'routes.yaml:14: routes[0].filter.advancedFilters[0].operatorType: "StringContain" is no operator; '
+            'routes.yaml:14:7: routes[0].filter.advancedFilters[0].operatorType: "StringContain" is no operator; '
             "did you mean StringContains?"
         ),
         (
-            "routes.yaml:23: routes[0].filter.advancedFilters[1].values[0]: is a range that holds nothing: "
+            "routes.yaml:23:9: routes[0].filter.advancedFilters[1].values[0]: is a range that holds nothing: "
             "1.0 is greater than 0.5; write [0.5, 1.0]"
         ),
     ]
@@ -141,4 +141,4 @@ def test_a_mistake_in_what_was_pasted_has_its_own_line():
 
 def test_the_comma_that_follows_it_in_what_azure_prints_is_said():
     [mistake] = mistakes(routes=routes_with(f"    filter: {SHOWN},\n"))
-    assert mistake == "routes.yaml:41: a comma after the end of a value; remove it"
+    assert mistake == "routes.yaml:41:2: a comma after the end of a value; remove it"

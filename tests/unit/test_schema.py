@@ -89,6 +89,7 @@ SEEN_ONLY_TOGETHER = (
     "on_unknown: means nothing",
     "cannot be verify",
     "is empty; write a path",
+    "is a range that holds nothing",
 )
 """What a schema cannot see, or does not try to: what values say together, and texts of a form of their own."""
 
