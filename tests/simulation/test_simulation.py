@@ -22,7 +22,7 @@ def pool() -> Iterator[ProcessPoolExecutor]:
         yield both
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_no_promise_is_broken_whatever_goes_wrong(pool: ProcessPoolExecutor) -> None:
     total = Tally()
     for tally in play_all(pool, range(_SEEDS)):
