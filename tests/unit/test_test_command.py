@@ -118,9 +118,9 @@ def test_files_can_be_named_and_every_mistake_in_them_exits_2(worker_test):
     outcome = worker_test(GOOD.replace("given", "givn"), "tests.yaml", "more.yaml", "none.yaml")
     assert (outcome.code, outcome.out) == (2, "")
     assert outcome.err.splitlines() == [
-        "tests.yaml:3: cases[0].given: is missing; add it",
-        "tests.yaml:4: cases[0].givn: there is no such key; did you mean given?",
-        "more.yaml:7: cases[0].expect[0].sink: there is no sink oud; did you mean out?",
+        "tests.yaml:3:5: cases[0].given: is missing; add it",
+        "tests.yaml:4:5: cases[0].givn: there is no such key; did you mean given?",
+        "more.yaml:7:11: cases[0].expect[0].sink: there is no sink oud; did you mean out?",
         "none.yaml: there is no such file; name another, or create it",
     ]
 
