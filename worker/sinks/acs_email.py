@@ -9,11 +9,10 @@ import asyncio
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, Self
+from typing import Literal, Self
 from uuid import UUID
 
 import aiohttp
-import orjson
 from aiohttp.abc import AbstractResolver
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
@@ -219,7 +218,7 @@ class AcsEmailSink:
             # A repetition is answered with how the mail stands by now.
             if _status(answer) in _WILL_NOT_GO_OUT:
                 raise Rejected(said)
-        elif _error_code(answer) in _SETUP_CODES:
+        elif answer.error_code in _SETUP_CODES:
             raise Misconfigured(said)
         elif answer.status in {400, 409}:
             await self._check_queued_before(operation, said)
@@ -303,20 +302,5 @@ class AcsEmailSink:
 
 def _status(answer: Answer) -> str:
     """How an operation stands; empty where the answer does not say."""
-    status = _body(answer).get("status")
+    status = answer.fields.get("status")
     return status if isinstance(status, str) else ""
-
-
-def _error_code(answer: Answer) -> str:
-    """The service's name for an error; empty where it gives none."""
-    error = _body(answer).get("error")
-    code = error.get("code") if isinstance(error, dict) else None
-    return code if isinstance(code, str) else ""
-
-
-def _body(answer: Answer) -> dict[str, Any]:
-    try:
-        body = orjson.loads(answer.body)
-    except ValueError:
-        return {}
-    return body if isinstance(body, dict) else {}

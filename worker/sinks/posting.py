@@ -12,8 +12,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from typing import Any
 
 import aiohttp
+import orjson
 from aiohttp.abc import AbstractResolver
 from yarl import URL
 
@@ -48,6 +50,22 @@ class Answer:
     def accepted(self) -> bool:
         """Any 2xx."""
         return 200 <= self.status < 300
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The JSON object that it holds; empty where it is none, or was cut."""
+        try:
+            body = orjson.loads(self.body)
+        except ValueError:
+            return {}
+        return body if isinstance(body, dict) else {}
+
+    @property
+    def error_code(self) -> str:
+        """The service's name for an error, as Azure's services write it; empty where it gives none."""
+        error = self.fields.get("error")
+        code = error.get("code") if isinstance(error, dict) else None
+        return code if isinstance(code, str) else ""
 
     def said(self, secrets: tuple[str, ...]) -> str:
         """The answer as one short line that is safe to show."""

@@ -114,19 +114,13 @@ class Reply:
 
     @property
     def fields(self) -> dict[str, Any]:
-        """The answer's JSON object; empty where it is none, or was cut."""
-        try:
-            body = orjson.loads(self.answer.body)
-        except ValueError:
-            return {}
-        return body if isinstance(body, dict) else {}
+        """See `Answer`."""
+        return self.answer.fields
 
     @property
     def error_code(self) -> str:
-        """The service's name for an error, as Azure's services write it; empty where it gives none."""
-        error = self.fields.get("error")
-        code = error.get("code") if isinstance(error, dict) else None
-        return code if isinstance(code, str) else ""
+        """See `Answer`."""
+        return self.answer.error_code
 
     @property
     def said(self) -> str:
