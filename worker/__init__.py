@@ -12,6 +12,7 @@ keys        what events are compared by
 judge       late or not, a copy or not: duplicates (re-sent events recognised) and order (one subject's events in order,
             disorder: and how long they should wait for each other)
 route       which sinks an event is for; filters and operators say what a filter means
+expect      what must follow on what; expect_settings: as it stands in the file
 quiet       when a sink is told: at once, with others, or not now; groups: who is told together; digests: what of;
             outbox: sends digests; shelf: keeps what waits for one
 deliver     one lane per sink: attempts, retries, giving up; chains: whose turn it is; breaker: whether any may flow;

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
 from worker.connections import checked_account_url, checked_container, checked_host_name
+from worker.expect import ExpectRule
 from worker.route import Late, Routes, RouteSpec
 from worker.settings import FilePath, SinkSettings, one_of
 from worker.strict import Settings
@@ -251,6 +252,8 @@ class Routing:
     """The routes in the order of the file."""
     routes: Routes
     """The same, compiled."""
+    expect: tuple[ExpectRule, ...] = ()
+    """What must follow on what, in the order of the file."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from worker.config import (
     StoreIntervals,
 )
 from worker.documents import Document
+from worker.expect_settings import ExpectSettings
 from worker.mistakes import Finding, Location, did_you_mean, section_at, shown
 
 _LOOK_SECONDS = 0.5
@@ -166,3 +167,21 @@ def unknown_sinks(place: Location, route: Mapping[str, Any], names: Iterable[str
     for index, name in enumerate(sinks if isinstance(sinks, list) else []):
         if isinstance(name, str) and name not in names:
             yield Finding((*place, "sinks", index), f"there is no sink {shown(name)}; {did_you_mean(name, names)}")
+
+
+def incomplete_expectation(place: Location, expectation: Mapping[str, Any]) -> Iterator[Finding]:
+    """An expectation without a time, with two, or with keys that do not go with its time."""
+    (times,) = ExpectSettings.needs_one_of
+    given = [key for key in times if expectation.get(key) is not None]
+    if not given:
+        yield Finding(place, f"has no time; add {' or '.join(times)}, such as {times[0]}: 2h")
+    if len(given) > 1:
+        yield Finding((*place, given[-1]), f"{' and '.join(given)} exclude each other; keep one")
+    for key in given if len(given) == 1 else ():
+        for needed in ExpectSettings.goes_with[key]:
+            if expectation.get(needed) is None:
+                yield Finding(place, f"{key} needs {needed}; add it")
+    for key in expectation.keys() & (ExpectSettings.goes_with.keys() - set(times)):
+        (time,) = ExpectSettings.goes_with[key]
+        if expectation[key] is not None and given and time not in given:
+            yield Finding((*place, key), f"goes only with {time}; remove it, or write {time} in place of {given[0]}")

@@ -45,6 +45,8 @@ class Message:
 
 DIGEST_TYPE = "Worker.Digest"
 """The type of an event that the worker makes itself and that stands for several."""
+MISSED_TYPE = "Worker.ExpectationMissed"
+"""The type of an event that the worker makes itself when something that was expected has not come."""
 
 
 class Schema(StrEnum):

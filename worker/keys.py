@@ -122,6 +122,14 @@ def normal_time(text: str) -> str | None:
     return _time_text(days + further_days, minutes, second, fraction or "")
 
 
+def unix_seconds(time: str) -> float:
+    """The moment of a time in normal form, in seconds since 1970."""
+    days = _date_days(time[:10])
+    assert days is not None, "it is in normal form"
+    hours, minutes, seconds = int(time[11:13]), int(time[14:16]), float(time[17:-1])
+    return (days - _days_before_year(1970)) * 86_400 + hours * 3600 + minutes * 60 + seconds
+
+
 def time_of_milliseconds(milliseconds: int) -> str | None:
     """The normal form of an AMQP timestamp, milliseconds since 1970; None outside the years 1 to 9999."""
     days, rest = divmod(milliseconds, _MILLISECONDS_PER_DAY)

@@ -21,11 +21,14 @@ from worker.crosschecks import (
     forgets_too_early,
     given_twice,
     gives_up_too_late,
+    incomplete_expectation,
     intervals_that_clash,
     unknown_sinks,
 )
 from worker.documents import Document, read_document
 from worker.errors import ConfigError
+from worker.expect import ExpectRule, compile_rule
+from worker.expect_settings import ExpectSettings
 from worker.filters import Filter, FilterMistakes, compile_filter
 from worker.mistakes import (
     Finding,
@@ -87,10 +90,11 @@ def load_routes(
 
 
 class _RoutesFile(BaseModel, extra="forbid"):
-    """The outline of routes.yaml; each sink and route is looked at on its own."""
+    """The outline of routes.yaml; each sink, route and expectation is looked at on its own."""
 
     sinks: list[Any]
     routes: list[Any] = Field(min_length=1)
+    expect: list[Any] = []
 
 
 class _Reading:
@@ -156,7 +160,8 @@ class _Reading:
         self._validated(_RoutesFile, document, ())
         sinks = self._sinks(document, numbers)
         specs = self._specs(document, late)
-        return None if self._found else Routing(file, tuple(sinks), tuple(specs), Routes(specs))
+        expect = self._expectations(document)
+        return None if self._found else Routing(file, tuple(sinks), tuple(specs), Routes(specs), tuple(expect))
 
     def _sinks(self, document: Document, numbers: Numbers) -> list[SinkSettings]:
         sinks = []
@@ -197,6 +202,20 @@ class _Reading:
                 specs.append(RouteSpec(route.name, route.sinks, compiled, route.sources, route.late or late))
         self.add(document, *given_twice(document, "routes"))
         return specs
+
+    def _expectations(self, document: Document) -> list[ExpectRule]:
+        rules = []
+        for place, section in document.sections("expect"):
+            incomplete = list(incomplete_expectation(place, section))
+            self.add(document, *incomplete)
+            filters = {
+                key: self._filter(document, (*place, key), section.get(key)) for key in ("after", "then", "events")
+            }
+            expectation = self._validated(ExpectSettings, document, place)
+            if expectation and not incomplete:
+                rules.append(compile_rule(expectation, **filters))
+        self.add(document, *given_twice(document, "expect"))
+        return rules
 
     def _filter(self, document: Document, place: Location, raw: object) -> Filter | None:
         if not isinstance(raw, dict):

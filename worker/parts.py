@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ from worker.config import DeadLetterSettings, LimitSettings, OrderSettings, Stor
 from worker.deadletters import DeadLetterWriter
 from worker.deliver import Lane
 from worker.events import PartitionId
+from worker.expect import ExpectRule
 from worker.health import Health
 from worker.metrics import Metrics
 from worker.quiet import QuietSettings
@@ -43,5 +44,7 @@ class Parts:
     """Runs a long computation where it does not hold up the event loop."""
     clock: Callable[[], float] = time.time
     """The wall clock."""
+    expect: Sequence[ExpectRule] = ()
+    """What must follow on what: of the routes file too."""
     configuration: str = ""
     """`Config.digest`."""

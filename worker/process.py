@@ -118,6 +118,7 @@ class Process:
             store=opened.store,
             scope=opened.hub.scope,
             routes=self._config.routes,
+            expect=self._config.routing.expect,
             lanes=opened.lanes,
             dead_letters=self._letters,
             order=settings.order,

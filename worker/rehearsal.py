@@ -121,6 +121,7 @@ class _Rehearsal:
             positions=_NOT_HERE,
             scope=HubScope("rehearsal", source.hub, source.consumer_group),
             routes=_WatchedRoutes(config, self._performance),
+            expect=config.routing.expect,
             lanes=self._lanes,
             dead_letters=self._letters,
             order=settings.order,

@@ -18,6 +18,7 @@ from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 from pydantic_core import core_schema
 
 from worker.config import RouteSettings, WorkerSettings
+from worker.expect_settings import ExpectSettings
 from worker.operators import OPERATORS, Operator
 from worker.settings import SinkSettings, secret_keys
 from worker.sinks.installed import UnusableKind, find_kind, kind_names
@@ -25,6 +26,13 @@ from worker.strict import Settings
 
 Schema = dict[str, Any]
 
+_FILTERS: tuple[tuple[type[BaseModel], str], ...] = (
+    (RouteSettings, "filter"),
+    (ExpectSettings, "after"),
+    (ExpectSettings, "then"),
+    (ExpectSettings, "events"),
+)
+"""Keys behind which a filter stands."""
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
@@ -48,11 +56,10 @@ def worker_schema() -> Schema:
 
 def routes_schema(kinds: Mapping[str, type[SinkSettings]]) -> Schema:
     """Of routes.yaml, with these kinds of sinks."""
-    references, definitions = _definitions([RouteSettings, *kinds.values()])
+    references, definitions = _definitions([RouteSettings, ExpectSettings, *kinds.values()])
     definitions |= _filter_definitions()
-    definitions[references[RouteSettings]]["properties"]["filter"] |= {
-        "anyOf": [{"$ref": "#/$defs/Filter"}, {"type": "null"}]
-    }
+    for model, key in _FILTERS:
+        definitions[references[model]]["properties"][key] |= _or_null({"$ref": "#/$defs/Filter"})
     for settings in kinds.values():
         definitions[references[settings]]["required"].append("kind")  # without it no one knows which it is
     one_of_the_kinds = {"oneOf": [_reference(references[settings]) for settings in kinds.values()]}
@@ -71,6 +78,12 @@ def routes_schema(kinds: Mapping[str, type[SinkSettings]]) -> Schema:
                 "type": "array",
                 "minItems": 1,
                 "items": _reference(references[RouteSettings]),
+            },
+            "expect": {
+                "description": "What must follow on what, and which sources must not be silent. What does not happen "
+                "goes through the routes as an event of type Worker.ExpectationMissed.",
+                "type": "array",
+                "items": _reference(references[ExpectSettings]),
             },
         },
         "$defs": definitions,
@@ -113,8 +126,7 @@ class _Generator(GenerateJsonSchema):
             properties["kind"].pop("default", None)
         if issubclass(model, Settings):
             _describe_secrets(model, properties)
-            if rules := list(_rules(model)):
-                found["allOf"] = rules
+            found |= _rules(model)
         return found
 
     def enum_schema(self, schema: core_schema.EnumSchema) -> Schema:
@@ -161,8 +173,14 @@ def _describe_secrets(model: type[Settings], properties: dict[str, Schema]) -> N
             properties[f"{key}_file"]["description"] = f"{told} Here a file that holds it, read again at each use."
 
 
-def _rules(model: type[Settings]) -> Iterator[Schema]:
-    """Which keys are needed or exclude each other."""
+def _rules(model: type[Settings]) -> Schema:
+    """Which keys are needed, exclude each other, or go only with others."""
+    together = list(_excluding(model))
+    needing = {key: list(others) for key, others in model.goes_with.items()}
+    return ({"allOf": together} if together else {}) | ({"dependentRequired": needing} if needing else {})
+
+
+def _excluding(model: type[Settings]) -> Iterator[Schema]:
     needed = [set(keys) for keys in model.needs_one_of]
     for keys in model.needs_one_of:
         yield {"oneOf": [{"required": [key]} for key in keys]}

@@ -1,5 +1,6 @@
 """The base of all configuration models. What the sections are is said where they are used."""
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict
@@ -15,3 +16,5 @@ class Settings(BaseModel):
 
     needs_one_of: ClassVar[tuple[tuple[str, ...], ...]] = ()
     """Groups of keys of which exactly one is needed. For the schema; a validator checks it, and says so."""
+    goes_with: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """Keys that mean nothing without others, and which. For the schema too."""

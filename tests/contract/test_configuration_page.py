@@ -39,6 +39,7 @@ def page_of(worker: Schema, routes: Schema) -> str:
     parts = [HEAD, "## worker.yaml\n", _table(keys(worker, worker["$defs"]))]
     definitions = routes["$defs"]
     parts += ["## routes.yaml: routes\n", _table(keys(definitions["RouteSettings"], definitions))]
+    parts += ["## routes.yaml: expectations\n", EXPECTATIONS, _table(keys(definitions["ExpectSettings"], definitions))]
     parts += ["## routes.yaml: conditions\n", CONDITIONS, _operators(definitions)]
     every = definitions["FileSettings"]["properties"].keys() & SinkSettings.model_fields.keys()
     shared = list(keys(definitions["FileSettings"], definitions))
@@ -225,6 +226,11 @@ What is not mentioned may be wrong all the same; `worker explain` says of real e
 
 In the tables *section* stands for keys below this one, `[]` for each entry of a list, `.*` for each name. Secrets
 are given as a variable (`KEY_env`) or a file (`KEY_file`), never as themselves.
+"""
+
+EXPECTATIONS = """\
+Entries of `expect` ([its page](expectations.md)): exactly one of `within` (with `after` and `then`) and `every` (with
+`sources`).
 """
 
 CONDITIONS = """\

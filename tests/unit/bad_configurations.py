@@ -448,6 +448,98 @@ BAD = [
         "    url_env: OUT\n    retry: {max_attempts: 0}",
         "routes.yaml:5:13: sinks[0].retry.max_attempts: must be at least 1",
     ),
+    # Expectations
+    Bad(
+        "routes",
+        "    late: drop",
+        "    late: drop\nexpect:\n  - {name: a}",
+        "routes.yaml:17:5: expect[0]: has no time; add within or every, such as within: 2h",
+    ),
+    Bad(
+        "routes",
+        "    late: drop",
+        "    late: drop\nexpect:\n  - {name: a, after: {}, then: {}, within: 6}",
+        "routes.yaml:17:36: expect[0].within: has no unit; write 6s, 6m, 6h or 6d",
+    ),
+    Bad(
+        "routes",
+        "    late: drop",
+        "    late: drop\nexpect:\n  - {name: a, after: {}, then: {}, within: 0h}",
+        "routes.yaml:17:36: expect[0].within: is no length of time; write a whole number and its unit, such as 30s",
+    ),
+    Bad(
+        "routes",
+        "    late: drop",
+        "    late: drop\nexpect:\n  - {name: a, after: {}, then: {}, within: 999d}",
+        "routes.yaml:17:36: expect[0].within: is too long; write at most 366d",
+    ),
+    Bad(
+        "routes",
+        "    late: drop",
+        "    late: drop\nexpect:\n  - {name: a, after: {}, then: {}, within: 6h, every: 2h}",
+        "routes.yaml:17:48: expect[0].every: within and every exclude each other; keep one",
+    ),
+    Bad(
+        "routes",
+        "    late: drop",
+        "    late: drop\nexpect:\n  - {name: a, after: {}, within: 6h}",
+        "routes.yaml:17:5: expect[0]: within needs then; add it",
+    ),
+    Bad(
+        "routes",
+        "    late: drop",
+        "    late: drop\nexpect:\n  - {name: a, every: 6h}",
+        "routes.yaml:17:5: expect[0]: every needs sources; add it",
+    ),
+    Bad(
+        "routes",
+        "    late: drop",
+        "    late: drop\nexpect:\n  - {name: a, every: 6h, sources: [/x], then: {}}",
+        "routes.yaml:17:41: expect[0].then: goes only with within; remove it, or write within in place of every",
+    ),
+    Bad(
+        "routes",
+        "    late: drop",
+        "    late: drop\nexpect:\n  - {name: a, after: {}, then: {}, within: 6h, events: {}}",
+        "routes.yaml:17:48: expect[0].events: goes only with every; remove it",
+    ),
+    Bad(
+        "routes",
+        "    late: drop",
+        "    late: drop\nexpect:\n  - {name: a, afer: {}, then: {}, within: 6h}",
+        "routes.yaml:17:15: expect[0].afer: there is no such key; did you mean after?",
+    ),
+    Bad(
+        "routes",
+        "    late: drop",
+        "    late: drop\nexpect:\n  - {name: a, after: {includedEventTypes: 1}, then: {}, within: 6h}",
+        "routes.yaml:17:23: expect[0].after.includedEventTypes: must be a list",
+    ),
+    Bad(
+        "routes",
+        "    late: drop",
+        "    late: drop\nexpect:\n  - {name: a, after: {}, then: {}, within: 6h, correlate: '{{ notice.x }}'}",
+        "routes.yaml:17:48: expect[0].correlate: the template cannot be read: notice is no name that templates know",
+    ),
+    Bad(
+        "routes",
+        "    late: drop",
+        "    late: drop\nexpect:\n  - {name: a, after: {}, then: {}, within: 6h, correlate: {after: '{{ event.foo }}', "
+        "then: b}}",
+        "routes.yaml:17:60: expect[0].correlate.after: the template cannot be read: there is no foo in event",
+    ),
+    Bad(
+        "routes",
+        "    late: drop",
+        "    late: drop\nexpect:\n  - {name: a, after: {}, then: {}, within: 6h, correlate: {after: a}}",
+        "routes.yaml:17:48: expect[0].correlate.then: is missing; add it",
+    ),
+    Bad(
+        "routes",
+        "    late: drop",
+        "    late: drop\nexpect:\n  - {name: a, sources: [/x], every: 6h}\n  - {name: a, sources: [/y], every: 6h}",
+        "routes.yaml:18:6: expect[1].name: a is used twice (first on line 17); choose another name",
+    ),
     # Secrets
     Bad(
         "worker",

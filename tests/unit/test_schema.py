@@ -90,6 +90,9 @@ SEEN_ONLY_TOGETHER = (
     "cannot be verify",
     "is empty; write a path",
     "is a range that holds nothing",
+    "write at most 366d",
+    "is no name that templates know",
+    "there is no foo in event",
 )
 """What a schema cannot see, or does not try to: what values say together, and texts of a form of their own."""
 

@@ -17,6 +17,7 @@ from jinja2 import TemplateSyntaxError, meta, nodes
 from pydantic import AfterValidator
 
 from worker.errors import Rejected
+from worker.events import Event
 from worker.notice import Notice, notice_of
 from worker.sinks import Delivery
 from worker.sinks.templating import BrokenTemplate, filled, parsed, sandbox, unfillable, unreadable, writable
@@ -115,6 +116,18 @@ class Pattern:
         return "" if value is None else str(value)
 
 
+class EventPattern:
+    """A text with templates over an event alone, compiled: for what is no delivery."""
+
+    def __init__(self, text: str) -> None:
+        """Raises BrokenTemplate that says why."""
+        self._fill = _compiled_text(text, "", ("event",))
+
+    def fill(self, event: Event) -> Any:
+        """The value for this event. Raises BrokenTemplate."""
+        return self._fill({"event": _event(event)})
+
+
 def _check(value: Any) -> Any:
     try:
         Pattern(value)
@@ -143,12 +156,12 @@ def _compiled(value: Any, where: str) -> _Fill:
             return lambda _: value
 
 
-def _compiled_text(text: str, where: str) -> _Fill:
+def _compiled_text(text: str, where: str, names: tuple[str, ...] = _NAMES) -> _Fill:
     place = f"{where}: " if where else ""
     if not _MARK.search(text):
         return lambda _: text
     try:
-        _check_names(text)
+        _check_names(text, names)
         one = _ONE_EXPRESSION.fullmatch(text.strip())
         fill = _expression(one[1]) if one else _text(text)
     except TemplateSyntaxError as error:
@@ -165,10 +178,10 @@ def _compiled_text(text: str, where: str) -> _Fill:
     return fill_in
 
 
-def _check_names(text: str) -> None:
+def _check_names(text: str, names: tuple[str, ...]) -> None:
     template = _ENVIRONMENT.parse(text)
-    for name in sorted(meta.find_undeclared_variables(template) - set(_NAMES)):
-        raise BrokenTemplate(f"{name} is no name that templates know; {_instead(name, _NAMES)}")
+    for name in sorted(meta.find_undeclared_variables(template) - set(names)):
+        raise BrokenTemplate(f"{name} is no name that templates know; {_instead(name, names)}")
     named_anew = {each.name for each in template.find_all(nodes.Name) if each.ctx == "store"}
     for each in template.find_all(nodes.Getattr):
         if isinstance(each.node, nodes.Name) and each.node.name not in named_anew:
@@ -218,14 +231,7 @@ def _variables(delivery: Delivery) -> dict[str, Any]:
     released = delivery.released
     event = released.placed.event
     return {
-        "event": _Event(
-            id=event.id,
-            type=event.type,
-            source=event.source or "",
-            subject=event.subject or "",
-            time=event.time or "",
-            data=_fields(event.data),
-        ),
+        "event": _event(event),
         "delivery": _Delivery(
             route=delivery.route,
             sink=delivery.sink,
@@ -235,6 +241,17 @@ def _variables(delivery: Delivery) -> dict[str, Any]:
         ),
         "notice": _LazyNotice(delivery),
     }
+
+
+def _event(event: Event) -> _Event:
+    return _Event(
+        id=event.id,
+        type=event.type,
+        source=event.source or "",
+        subject=event.subject or "",
+        time=event.time or "",
+        data=_fields(event.data),
+    )
 
 
 class _Seen:
