@@ -12,9 +12,10 @@ keys        what events are compared by
 judge       late or not, a copy or not: duplicates (re-sent events recognised) and order (one subject's events in order,
             disorder: and how long they should wait for each other)
 route       which sinks an event is for; filters and operators say what a filter means
-expect      what must follow on what; expect_settings: as it stands in the file
+expect      what must follow on what (expect_settings: as it stands in the file); pending: what has not come yet;
+            expecting: asks that of each event; missed: what is told; alarms: tells it
 quiet       when a sink is told: at once, with others, or not now; groups: who is told together; digests: what of;
-            outbox: sends digests; shelf: keeps what waits for one
+            outbox: sends digests; shelf: keeps what waits
 deliver     one lane per sink: attempts, retries, giving up; chains: whose turn it is; breaker: whether any may flow;
             outcomes: how attempts end
 ledger      intent, act, outcome: for sinks that must not act twice and cannot tell
@@ -29,7 +30,7 @@ deadletters what was given up, kept; replay: delivered again; letters: as an ope
 settling    what becomes of a partition's deliveries, and when an event is settled
 progress    what is settled, and how far without a hole; unsettled: who still waits; lag: for how long;
             givenup: whose successors wait
-owner       what pipeline, replays and outbox have in common towards the lanes
+owner       what pipeline, replays, outbox and alarms have in common towards the lanes
 claim       one claim of a partition: takes it, runs its pipeline, leaves it
 ownership   the fence: one generation after the other, asked for and handed over; reset: positions of another hub
 keep        writes state and checkpoint, soon and not too often; recall: and the memory, in parts

@@ -5,18 +5,19 @@ pipeline's business.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar
 
 import structlog
 
+from worker.alarms import Alarms
 from worker.checkpoint import Checkpoint
 from worker.errors import StoreUnavailable
-from worker.events import PartitionId
-from worker.feed import Feed
-from worker.keep import Keeper
+from worker.events import PartitionId, UnixSeconds
+from worker.feed import Feed, HubEnd
+from worker.keep import Beside, Keeper
 from worker.outbox import Outbox
 from worker.owner import PartitionOwner
 from worker.ownership import Fenced, Tenure, take
@@ -26,7 +27,7 @@ from worker.recall import Recall
 from worker.replay import Replays
 from worker.reset import other_life, stopped
 from worker.retry import patiently
-from worker.shelf import Shelf
+from worker.shelf import DIGESTS, EXPECTATIONS, Shelf
 from worker.stores import StateVersion
 
 _log = structlog.get_logger()
@@ -52,6 +53,7 @@ class Claim:
         self._pipeline = Pipeline(partition, parts)
         self.replays = Replays(partition, parts)
         self._outbox = Outbox(partition, parts, self._pipeline.groups)
+        self._alarms = Alarms(partition, parts, self._pipeline.groups)
         self._closing = asyncio.Event()
         self._taking: asyncio.Timeout | None = None
         self._unknown: str | None = None
@@ -86,6 +88,16 @@ class Claim:
         """Closes it for good: the hub does not know its position. What then becomes of it, the next claim decides."""
         self._unknown = reason
         self.close()
+
+    @property
+    def wants_hub_end(self) -> bool:
+        """Whether it matters now how far the hub is."""
+        return self.held and self._pipeline.wants_hub_end
+
+    def hub_end(self, number: int, *, empty: bool, asked_at: float) -> None:
+        """How far the hub said it is, and the loop's time when it was asked."""
+        seconds = asyncio.get_running_loop().time() - asked_at
+        self.feed.end = HubEnd(number, empty, UnixSeconds(self._parts.clock() - seconds))
 
     def is_of_this_life(self, epoch: int) -> bool:
         """Whether a message of this epoch can follow what was read; else the partition is given back."""
@@ -162,9 +174,12 @@ class Claim:
         pipeline, parts = self._pipeline, self._parts
         of_this = self.partition, tenure.state.generation
         recall = Recall(*of_this, pipeline.judge, parts.store, offload=parts.offload, metrics=parts.metrics)
-        shelf = Shelf(*of_this, pipeline.groups, parts.store, offload=parts.offload, metrics=parts.metrics)
+        waiting = tuple(
+            Shelf(*of_this, kind, what, parts.store, offload=parts.offload, metrics=parts.metrics)
+            for kind, what in ((DIGESTS, pipeline.groups), (EXPECTATIONS, pipeline.expectations))
+        )
         checkpoint = Checkpoint(tenure, parts.store, parts.metrics)
-        if not await self._resume(tenure, checkpoint, recall, shelf):
+        if not await self._resume(tenure, checkpoint, (recall, *waiting)):
             if not tenure.lost:
                 await self._leave(partial(tenure.save, released=True))
             return
@@ -173,14 +188,16 @@ class Claim:
         keeper = Keeper(
             tenure,
             checkpoint,
-            (recall, shelf),
+            (recall, *waiting),
             snapshot=self._snapshot,
             intervals=parts.intervals,
             metrics=parts.metrics,
         )
-        pipeline.changed = recall.changed = self._outbox.changed = keeper.changed
-        pipeline.save = self._outbox.save = partial(self._save, keeper)
-        pipeline.joined = self._outbox.joined
+        pipeline.changed = recall.changed = self._outbox.changed = self._alarms.changed = keeper.changed
+        pipeline.save = self._outbox.save = self._alarms.save = partial(self._save, keeper)
+        pipeline.joined = self._alarms.joined = self._outbox.joined
+        pipeline.missed = self._alarms.missed
+        self._alarms.tell(pipeline.expectations.unsettled)
         keeper.saved = pipeline.saved
         if tenure.state.stopped and not pipeline.stopped:
             await self._save(keeper, stopped=None, stopped_under="")  # another configuration reads on
@@ -188,11 +205,12 @@ class Claim:
         parts.metrics.generation.labels(self.partition).set(tenure.state.generation)
         try:
             async with asyncio.TaskGroup() as tasks:
-                reading, telling, *others = (
+                reading, digests, alarms, *others = (
                     tasks.create_task(work, name=f"partition {self.partition}, {name}")
                     for name, work in (
                         ("reading", pipeline.read()),
                         ("digests", self._outbox.run()),
+                        ("alarms", self._alarms.run()),
                         ("keeping state", self._keep(keeper)),
                         ("renewing memory", recall.run()),
                         ("replays", self.replays.run()),
@@ -200,7 +218,8 @@ class Claim:
                 )
                 await self._closing.wait()
                 reading.cancel()
-                telling.cancel()
+                digests.cancel()
+                alarms.cancel()
                 keeper.changed()  # so that whoever asked sees the answer
                 await self._drain(0 if tenure.lost else parts.limits.drain_seconds)
                 for task in others:
@@ -214,7 +233,7 @@ class Claim:
     @property
     def _owners(self) -> tuple[PartitionOwner, ...]:
         """Whose deliveries are in the lanes."""
-        return self._pipeline, self.replays, self._outbox
+        return self._pipeline, self.replays, self._outbox, self._alarms
 
     async def _drain(self, seconds: float) -> None:
         for owner in self._owners:
@@ -224,7 +243,7 @@ class Claim:
             left = sum(len(owner.attempts) for owner in self._owners)
             _log.warning("drain ended with deliveries under way", partition=self.partition, attempts=left)
 
-    async def _resume(self, tenure: Tenure, checkpoint: Checkpoint, recall: Recall, shelf: Shelf) -> bool:
+    async def _resume(self, tenure: Tenure, checkpoint: Checkpoint, beside: Sequence[Beside]) -> bool:
         """Makes the checkpoint ours and brings back what is known of events; False when there is no time for it."""
         if self.closed:
             return False
@@ -232,8 +251,8 @@ class Claim:
             async with self._until_closed():
                 start = await self._patiently(checkpoint.begin)
                 self._pipeline.restore(tenure.state, start)
-                await recall.restore(tenure.state)
-                await shelf.restore(tenure.state)
+                for each in beside:
+                    await each.restore(tenure.state)
         except TimeoutError:
             _log.info("closed before it was begun", partition=self.partition)
         except Fenced as fence:

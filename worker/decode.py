@@ -81,7 +81,7 @@ def _parse(body: bytes) -> Any:
 def _decode_element(element: Any, *, shallow: bool) -> Event | BadEvent:
     if not isinstance(element, dict):
         return BadEvent(BadReason.NOT_AN_OBJECT, f"The element is {_kind(element)}, not an object.")
-    if not shallow and _is_too_deep(element):
+    if not shallow and is_deeper(element, MAX_DEPTH):
         return BadEvent(BadReason.TOO_DEEP, f"The element is nested deeper than {MAX_DEPTH} levels.")
     try:
         return _event(element)
@@ -89,10 +89,10 @@ def _decode_element(element: Any, *, shallow: bool) -> Event | BadEvent:
         return bad.entry
 
 
-def _is_too_deep(element: dict[str, Any]) -> bool:
-    """Level by level, because recursion is what deep nesting breaks."""
+def is_deeper(element: Mapping[str, Any], levels: int) -> bool:
+    """Whether it is nested deeper. Level by level, because recursion is what deep nesting breaks."""
     level: list[Any] = [element]
-    for _ in range(MAX_DEPTH):
+    for _ in range(levels):
         level = [
             value
             for container in level

@@ -1,11 +1,23 @@
 """The bounded way from the SDK's callback to a partition's pipeline. Drops what the SDK hands over twice."""
 
 import asyncio
+from typing import NamedTuple
 
-from worker.events import Message
+from worker.events import Message, UnixSeconds
 
 _BATCHES = 2
 """Bounded: when the pipeline is full, the callback waits here, and then the SDK stops reading from the hub."""
+
+
+class HubEnd(NamedTuple):
+    """How far the hub was, when it was asked."""
+
+    number: int
+    """Of the last message."""
+    empty: bool
+    """It had nothing to read."""
+    asked_at: UnixSeconds
+    """By our own clock."""
 
 
 class Feed:
@@ -16,6 +28,8 @@ class Feed:
         self._last_put = -1
         self.last_enqueued: int | None = None
         """The hub's highest sequence number, as it came with the newest message; None where the hub does not say."""
+        self.end: HubEnd | None = None
+        """What the hub has answered last; None where it was not asked."""
         self._closed = False
 
     async def put(self, batch: list[Message], last_enqueued: int | None) -> int:

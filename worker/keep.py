@@ -22,6 +22,10 @@ _LONGEST_RETRY_SECONDS = 15.0
 class Beside(Protocol):
     """What is kept beside the state, in objects that the state names: the memory, and what waits in digests."""
 
+    async def restore(self, state: PartitionState) -> None:
+        """Takes over what an earlier generation left."""
+        ...
+
     def snapshot(self) -> Any:
         """What there is at this moment."""
         ...

@@ -139,6 +139,16 @@ class Metrics:
             "Events that a sink was not told: a mute window says drop or dead_letter, or is full.",
             "sink",
         )
+        self.expectations = self._counter(
+            "expectations",
+            "First events of expectations, by what became of them: met, missed, not_watched_late, not_watched_full, "
+            "dropped.",
+            "rule",
+            "outcome",
+        )
+        self.expectations_pending = self._gauge(
+            "expectations_pending", "First events on which another must still follow.", "partition", "rule"
+        )
         self.replays = self._counter("replays", "Replays of dead letters that ended, by how.", "outcome")
 
     def _ownership(self) -> None:
@@ -150,7 +160,7 @@ class Metrics:
         self.state_writes = self._counter("state_writes", "Writes of a partition's state.", "partition", "outcome")
         self.memory_written = self._counter(
             "memory_written_bytes",
-            "Bytes of a partition's memory written, by kind: part, whole, digests.",
+            "Bytes of a partition's memory written, by kind: part, whole, digests, expectations.",
             "partition",
             "kind",
         )
@@ -164,6 +174,11 @@ class Metrics:
             "Parts of what waits for digests that were missing or damaged: their events are told by nobody.",
             "partition",
         )
+        self.expectation_parts_lost = self._counter(
+            "expectation_parts_lost",
+            "Parts of what is pending of expectations that were missing or damaged: nobody will be told of it.",
+            "partition",
+        )
         self.checkpoint_sequence = self._gauge("checkpoint_sequence_number", "Last checkpoint written.", "partition")
         self.checkpoint_age = self._gauge(
             "checkpoint_age_seconds",
@@ -175,7 +190,7 @@ class Metrics:
         """The partition is another process's now: what this one last knew of it must not be taken for the truth."""
         gauges = (self.held, self.in_flight, self.lag_events, self.lag_seconds, self.checkpoint_age)
         order = (self.order_window, self.order_late_share)
-        for gauge in (*gauges, *order, self.checkpoint_sequence, self.digest_held):
+        for gauge in (*gauges, *order, self.checkpoint_sequence, self.digest_held, self.expectations_pending):
             gauge.remove_by_labels({"partition": partition})
         self.generation.labels(partition).set(0)
 

@@ -101,6 +101,13 @@ class Orderer:
         """When the next event falls due; None while nothing is held."""
         return UnixSeconds(self._due[0][0] + self.window_seconds) if self._due else None
 
+    def oldest_enqueued(self) -> UnixSeconds | None:
+        """When the hub had the oldest of the held; None while nothing is held. Looks through all of its subject."""
+        if not self._due:
+            return None
+        _, arrival, _, kind, subject = self._due[0]
+        return next(placed.message.enqueued_at for _, other, placed, _ in subject.queues[kind] if other == arrival)
+
     def add(
         self, placed: Placed, *, now: UnixSeconds, data_digest: str = "", in_order: bool = False
     ) -> Released | None:

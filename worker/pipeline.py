@@ -6,6 +6,7 @@ partition is (the claim does). What becomes of the deliveries, and when an event
 
 import asyncio
 from collections.abc import Callable
+from math import inf
 
 import structlog
 
@@ -16,10 +17,13 @@ from worker.decode import decode
 from worker.decode_limit import DecodeLimit
 from worker.duplicates import Verdict
 from worker.events import BadEvent, Event, Message, PartitionId, Placed, Position, Released, UnixSeconds
+from worker.expecting import Expecting
 from worker.feed import Feed
 from worker.keys import data_digest, duplicate_key, idempotency_key
 from worker.lag import Lag
+from worker.missed import Missed
 from worker.parts import Parts
+from worker.pending import LOOKED_AT
 from worker.progress import Watermark
 from worker.route import Late, Target
 from worker.settling import Settling
@@ -44,6 +48,8 @@ class Pipeline(Settling):
         self.feed = Feed()
         self.stopped: str | None = None
         """Why nothing is read until an operator or a new configuration says otherwise."""
+        self.missed: Callable[[list[Missed]], None] = _nobody
+        """Called with what has just been found missing: to be written into the state, then told."""
         self._orderer = self.judge.orderer
         self._decode_limit = DecodeLimit(
             stop_ratio=parts.spoiled.stop_ratio,
@@ -55,6 +61,9 @@ class Pipeline(Settling):
         self._clock = PartitionClock()
         self._taken = self._taken_before = _NONE
         """The last message taken in, and the last one an earlier life had taken in."""
+        self._enqueued_at = UnixSeconds(0.0)
+        """When the hub had the newest message taken in."""
+        self._expecting = Expecting(partition, parts, self.expectations)
         self._began_at = 0.0
 
     # --- the way of an event
@@ -66,6 +75,7 @@ class Pipeline(Settling):
         while True:
             self._beat()
             await self._release_due()
+            self._look_for_missed()
             for message in await self.feed.get(self._idle_seconds()):
                 await self._make_way()
                 if not await self._marked(message):
@@ -146,6 +156,7 @@ class Pipeline(Settling):
         if not elements:
             self._settled("empty")
         self._taken = message.sequence_number
+        self._enqueued_at = max(self._enqueued_at, message.enqueued_at)
 
     def _say_missing(self, message: Message, count: int) -> None:
         self._parts.metrics.missing.labels(self.partition).inc(count)
@@ -249,12 +260,15 @@ class Pipeline(Settling):
             self._parts.metrics.late.labels(self.partition).inc()
         targets = self._parts.routes.match(event)
         served = self._progress.served_by(placed.position)
+        looked_at = LOOKED_AT not in served and self._expecting.look(released)
         wanted = [target for target in targets if target.sink not in served and not _dropped(released, target)]
         entry = Open(placed.duplicate_key, placed.digest, len(wanted))
         if not wanted:
             self._settle(placed.position, entry, "no_route" if not targets else "late_dropped")
             return
         self._unsettled.open(placed.position, entry)
+        if looked_at:
+            self._progress.served(placed.position, LOOKED_AT)
         for target in wanted:
             self._send(released, target)
 
@@ -267,6 +281,32 @@ class Pipeline(Settling):
             return
         again = released.placed.message.enqueued_at <= self._began_at + _CLOCKS_SECONDS
         self._parts.lanes[target.sink].submit(self._unsettled.job(delivery, self, again=again))
+
+    # --- what has not happened
+
+    def through(self) -> float:
+        """All that the hub had before this time has had its turn. Minus infinity while that cannot be said."""
+        end, behind = self.feed.end, self._taken < self._taken_before
+        if end is not None and (end.empty or end.number <= self._taken):
+            known, behind = max(self._enqueued_at, end.asked_at - _CLOCKS_SECONDS), False
+        else:
+            known = self._enqueued_at
+        if behind:
+            return -inf
+        oldest = self._orderer.oldest_enqueued()
+        return known if oldest is None else min(known, oldest)
+
+    @property
+    def wants_hub_end(self) -> bool:
+        """Whether something would be known to be missed, if only it were known that the hub has nothing more."""
+        due = self.expectations.next_due()
+        return due is not None and due < self._parts.clock() - _CLOCKS_SECONDS
+
+    def _look_for_missed(self) -> None:
+        self._expecting.keep_rules()
+        due = self.expectations.next_due()
+        if due is not None and due < (through := self.through()):
+            self.missed(self.expectations.miss(through, now=self._parts.clock()))
 
     # --- time and room
 
@@ -309,11 +349,16 @@ class Pipeline(Settling):
         metrics.kind_changes.labels(partition).inc(counted[1] - self._counted[1])
         self._counted = counted
         metrics.in_flight.labels(partition).set(len(self._unsettled))
+        self._expecting.show()
         watermark = self._progress.watermark
         lag_seconds = self._lag.seconds(watermark.sequence_number if watermark else None, self._parts.clock())
         metrics.lag_seconds.labels(partition).set(lag_seconds)
         if self.feed.last_enqueued is not None and watermark is not None:
             metrics.lag_events.labels(partition).set(self.feed.last_enqueued - watermark.sequence_number)
+
+
+def _nobody(_missed: list[Missed]) -> None:
+    """Nobody is told of what was missed: it waits in the state."""
 
 
 def _dropped(released: Released, target: Target) -> bool:

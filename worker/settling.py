@@ -20,6 +20,7 @@ from worker.groups import Groups, Step
 from worker.judge import Judge
 from worker.owner import PartitionOwner
 from worker.parts import Parts
+from worker.pending import Expectations
 from worker.progress import Progress, Watermark
 from worker.room import Room
 from worker.sinks import Delivery
@@ -41,6 +42,7 @@ class Settling(PartitionOwner):
         """Called when an event has joined a group."""
         self.judge = _judge(parts.order)
         self.groups = Groups(parts.quiet)
+        self.expectations = Expectations()
         self._progress = Progress()
         self._unsettled = Unsettled(parts.clock)
         self._caution = Caution(PartitionState(generation=0, owner=""), now=0.0)

@@ -1,18 +1,20 @@
-"""Keeps what waits in a partition's groups in the store: who has joined stands in the state, or in parts that it names.
+"""Keeps what waits in a partition in the store, as rows that stand in the state, or in parts that the state names.
 
-That an event has joined and that it is settled are of one moment, and stand in one write of the state: so a crash loses
-no member and doubles none. What came since the last part stands in the state itself; when that grows, it becomes a
-part, which is written before the state that names it. A part is dropped when none of its members is held any more; when
-parts are many, what is held is written anew as one.
+What waits: events that are told together (`groups`), and first events on which another must follow (`pending`). That an
+event waits and that it is settled are of one moment, and stand in one write of the state: so a crash loses no row and
+doubles none. What came since the last part stands in the state itself; when that grows, it becomes a part, which is
+written before the state that names it. A part is dropped when none of its rows is live any more; when parts are many,
+what is live is written anew as one.
 
 A part's name begins with the generation and grows, as the memory's parts do (`recall`), and they lie beside those, in a
-place of their own. Who is in which group is decided elsewhere (`groups`).
+place of their own for each kind of rows. What is live, and what it means, is decided elsewhere.
 """
 
 import zlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Generic, Protocol, TypeVar
 
 import orjson
 import structlog
@@ -20,8 +22,8 @@ import structlog
 from worker.digests import Member, expanded, ranges
 from worker.errors import StateFormatUnknown, StoreUnavailable
 from worker.events import PartitionId
-from worker.groups import Groups
 from worker.metrics import Metrics
+from worker.pending import Pending
 from worker.retry import patiently
 from worker.state import PartitionState
 from worker.stores import Store
@@ -36,38 +38,94 @@ _MANY_PARTS = 64
 _MANY_HOLES = 200
 
 
-class Taken(NamedTuple):
-    """What waits in the groups at one moment."""
+class Row(Protocol):
+    """Something that waits."""
 
-    groups: dict[str, Any]
+    @property
+    def number(self) -> int:
+        """Of this row alone, and higher than that of every earlier one, over all lives."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """In bytes of JSON; about."""
+        ...
+
+    def to_row(self) -> list[Any]:
+        """As it is stored."""
+        ...
+
+
+_Row = TypeVar("_Row", bound=Row)
+
+
+class Waiting(Protocol[_Row]):
+    """Who knows what waits, and what it means."""
+
+    @property
+    def live(self) -> Mapping[int, _Row]:
+        """All rows that count, by number."""
+        ...
+
+    def snapshot(self) -> dict[str, Any]:
+        """What is not in the rows; empty where there is nothing to remember, and no row."""
+        ...
+
+    def restore(self, content: Mapping[str, Any], rows: Iterable[_Row]) -> None:
+        """Takes over what an earlier life has left."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Kind(Generic[_Row]):
+    """What is kept."""
+
+    name: str
+    """The field of the state, and the place of the parts."""
+    read_row: Callable[[list[Any]], _Row]
+    lost: str
+    """What to say of a part that cannot be read."""
+
+
+DIGESTS = Kind("digests", Member.from_row, "events that waited for a digest are lost")
+EXPECTATIONS = Kind("expectations", Pending.from_row, "pending expectations are lost")
+
+
+@dataclass(frozen=True, slots=True)
+class Taken(Generic[_Row]):
+    """What waits at one moment."""
+
+    content: dict[str, Any]
     """Empty: nothing at all."""
-    new: list[Member]
+    new: list[_Row]
     """In no part yet."""
     parts: dict[str, list[int]]
-    """Parts with members that are held, and the numbers of all in them."""
+    """Parts with live rows, and the numbers of all rows in them."""
     gone: list[list[int]]
-    """Of those in the parts, who is not held any more."""
-    all: list[Member] | None
-    """Where the parts are to be written anew: all that is held."""
+    """Of those in the parts, what is not live any more."""
+    all: list[_Row] | None
+    """Where the parts are to be written anew: all that is live."""
 
 
-class Shelf:
-    """What waits in the groups of one generation of a partition, in the store."""
+class Shelf(Generic[_Row]):
+    """What waits in one generation of a partition, in the store."""
 
     def __init__(
         self,
         partition: PartitionId,
         generation: int,
-        groups: Groups,
+        kind: Kind[_Row],
+        waiting: Waiting[_Row],
         store: Store,
         *,
         offload: Callable[..., Awaitable[Any]],
         metrics: Metrics,
     ) -> None:
         self._partition = partition
-        self._place = PartitionId(f"{partition}.digests")
+        self._place = PartitionId(f"{partition}.{kind.name}")
         self._generation = generation
-        self._groups = groups
+        self._kind = kind
+        self._waiting = waiting
         self._store = store
         self._offload = offload
         self._metrics = metrics
@@ -82,74 +140,80 @@ class Shelf:
 
     async def restore(self, state: PartitionState) -> None:
         """Takes over what an earlier generation left. Raises StateFormatUnknown."""
-        content = state.digests
+        content = self._content(state)
         if not content:
             return
         self._untidy = True
         self._named = set(content["parts"])
         gone = set(expanded(content["gone"]))
-        rows: list[Member] = []
+        rows: list[_Row] = []
         for name in content["parts"]:
-            members = await self._read(name)
-            self._parts[name] = [member.number for member in members]
-            rows += (member for member in members if member.number not in gone)
+            part = await self._read(name)
+            self._parts[name] = [row.number for row in part]
+            rows += (row for row in part if row.number not in gone)
         self._in_parts = max((number for numbers in self._parts.values() for number in numbers), default=0)
-        rows += map(Member.from_row, content["rows"])
-        self._groups.restore(content, rows)
+        rows += map(self._kind.read_row, content["rows"])
+        self._waiting.restore(content, rows)
 
-    async def _read(self, name: str) -> list[Member]:
-        say = partial(_log.warning, "digests not read yet", partition=self._partition, part=name)
+    def _content(self, state: PartitionState) -> dict[str, Any]:
+        content: dict[str, Any] = getattr(state, self._kind.name)
+        return content
+
+    async def _read(self, name: str) -> list[_Row]:
+        say = partial(_log.warning, f"{self._kind.name} not read yet", partition=self._partition, part=name)
         payload = await patiently(lambda: self._store.read_memory(self._place, name), say)
         try:
-            return await self._offload(_unpack, payload)  # type: ignore[no-any-return]  # what the function gives
+            rows = await self._offload(_unpack, payload, self._kind.name)
         except ValueError as error:
-            self._metrics.digest_parts_lost.labels(self._partition).inc()
-            _log.error("events that waited for a digest are lost", partition=self._partition, part=name, why=str(error))
+            lost = {"digests": self._metrics.digest_parts_lost, "expectations": self._metrics.expectation_parts_lost}
+            lost[self._kind.name].labels(self._partition).inc()
+            _log.error(self._kind.lost, partition=self._partition, part=name, why=str(error))
             return []
+        return [self._kind.read_row(row) for row in rows]
 
     # --- with each save
 
-    def snapshot(self) -> Taken:
+    def snapshot(self) -> Taken[_Row]:
         """What waits now; to be taken in the same moment as the progress that is saved with it."""
-        groups = self._groups.snapshot()
-        if not groups:
+        content = self._waiting.snapshot()
+        if not content:
             return Taken({}, [], {}, [], None)
-        live = self._groups.live
+        live = self._waiting.live
         parts = {name: numbers for name, numbers in self._parts.items() if not live.keys().isdisjoint(numbers)}
         gone = ranges(number for numbers in parts.values() for number in numbers if number not in live)
         anew = len(parts) > _MANY_PARTS or len(gone) > _MANY_HOLES
-        new = [member for number, member in sorted(live.items()) if number > self._in_parts]
-        return Taken(groups, new, parts, gone, list(live.values()) if anew else None)
+        new = [live[number] for number in sorted(live) if number > self._in_parts]
+        return Taken(content, new, parts, gone, list(live.values()) if anew else None)
 
-    async def write(self, taken: Taken) -> dict[str, Any]:
+    async def write(self, taken: Taken[_Row]) -> dict[str, Any]:
         """Writes what must stand outside the state; returns fields of the state. One at a time."""
         await self._tidy()
         parts, gone, new = taken.parts, taken.gone, taken.new
         if taken.all is not None:
             parts, gone, new = await self._write(taken.all), [], []
-        elif sum(member.size for member in new) > _INLINE_BYTES:
+        elif sum(row.size for row in new) > _INLINE_BYTES:
             parts, new = parts | await self._write(new), []
         self._untidy |= parts.keys() != self._parts.keys()
         self._parts = parts
         self._named |= parts.keys()
-        if not taken.groups:
-            return {"digests": {}}
-        rows = [member.to_row() for member in new]
-        return {"digests": {**taken.groups, "parts": list(parts), "gone": gone, "rows": rows}}
+        if not taken.content:
+            return {self._kind.name: {}}
+        inline = [row.to_row() for row in new]
+        return {self._kind.name: {**taken.content, "parts": list(parts), "gone": gone, "rows": inline}}
 
-    async def _write(self, members: list[Member]) -> dict[str, list[int]]:
+    async def _write(self, rows: list[_Row]) -> dict[str, list[int]]:
         self._names += 1
         name = self._name(self._names)
-        payload = await self._offload(_pack, [member.to_row() for member in members])
+        payload = await self._offload(_pack, [row.to_row() for row in rows])
         await self._store.write_memory(self._place, name, payload)
-        self._metrics.memory_written.labels(self._partition, "digests").inc(len(payload))
-        numbers = [member.number for member in members]
+        self._metrics.memory_written.labels(self._partition, self._kind.name).inc(len(payload))
+        numbers = [row.number for row in rows]
         self._in_parts = max(self._in_parts, *numbers)
         return {name: numbers}
 
     def saved(self, state: PartitionState) -> None:
         """The state is stored: what it does not name, nobody will read."""
-        named = set(state.digests.get("parts", []))
+        named = set(self._content(state).get("parts", []))
         self._untidy |= named != self._named
         self._named = named
 
@@ -171,7 +235,7 @@ def _pack(rows: list[Any]) -> bytes:
     return zlib.compress(orjson.dumps({"format": FORMAT, "rows": rows}), 1)
 
 
-def _unpack(payload: bytes | None) -> list[Member]:
+def _unpack(payload: bytes | None, of: str) -> list[list[Any]]:
     if payload is None:
         raise ValueError("the part is missing")
     try:
@@ -181,7 +245,7 @@ def _unpack(payload: bytes | None) -> list[Member]:
         raise ValueError("the part is damaged") from error
     if written_by > FORMAT:
         raise StateFormatUnknown(
-            f"A part of the partition's digests has format {written_by}, this version reads {FORMAT}: "
+            f"A part of the partition's {of} has format {written_by}, this version reads {FORMAT}: "
             "run the version that wrote it."
         )
-    return [Member.from_row(row) for row in rows]
+    return list(rows)

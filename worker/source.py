@@ -181,16 +181,20 @@ class Source:
                         _log.error("another hub has this name now, connecting anew", hub=self._hub.scope.hub)
                         return
                     self._relinked = False
-                quiet = self._watchdog.to_ask(asyncio.get_running_loop().time())
+                asked_at = asyncio.get_running_loop().time()
+                wanted = {each.partition for each in self.claims.values() if each.wants_hub_end}
+                quiet = self._watchdog.to_ask(asked_at, wanted)
                 ends = await self._hub.ends(quiet) if quiet else {}
             except HubUnavailable as error:
                 _log.debug("the hub was not asked", error=str(error))  # what is not known is no reason to do anything
             else:
                 for partition, end in ends.items():
-                    self._told(partition, end)
+                    self._told(partition, end, asked_at)
 
-    def _told(self, partition: PartitionId, end: End) -> None:
+    def _told(self, partition: PartitionId, end: End, asked_at: float) -> None:
         now = asyncio.get_running_loop().time()
+        if claim := self.claims.get(partition):
+            claim.hub_end(end.sequence_number, empty=end.empty, asked_at=asked_at)
         reads_from = self._watchdog.told(partition, now, end.sequence_number, empty=end.empty)
         if reads_from is not None:
             self.claims[partition].give_back(

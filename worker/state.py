@@ -16,9 +16,11 @@ from worker.errors import StateFormatUnknown
 from worker.events import Position, UnixSeconds
 from worker.progress import SavedProgress, Watermark
 
-FORMAT = 3
+FORMAT = 4
 """A format that is not read is refused with a sentence; earlier ones are read: a rolling update meets them. 3 is
-written only while something waits in a digest, so that whoever has none may go back to the version before."""
+written only while something waits in a digest, 4 only while an expectation is pending or missed, so that whoever has
+neither may go back to the version before."""
+_WITH_DIGESTS = 3
 _WITHOUT_DIGESTS = 2
 
 
@@ -93,6 +95,9 @@ class PartitionState:
     """What has come to the memory since the last of them: a part's content."""
     digests: dict[str, Any] = field(default_factory=dict)
     """The groups of events that are told together, and where their members are: `shelf`. Empty: there are none."""
+    expectations: dict[str, Any] = field(default_factory=dict)
+    """What is pending or missed of the expectations over one subject, and where its rows are: `shelf`. Empty: nothing
+    is."""
 
     disorder: dict[str, Any] = field(default_factory=dict)
     """What the window `auto` has learnt: `AutoWindow.snapshot`. Not in every state; versions before it pass over it."""
@@ -108,7 +113,7 @@ def encode(state: PartitionState) -> bytes:
     """The state as JSON."""
     return orjson.dumps(
         {
-            "format": FORMAT if state.digests else _WITHOUT_DIGESTS,
+            "format": _format(state),
             "generation": state.generation,
             "owner": state.owner,
             "request": state.request,
@@ -128,9 +133,17 @@ def encode(state: PartitionState) -> bytes:
             "memory_parts": state.memory_parts,
             "memory_since": state.memory_since,
             **({"digests": state.digests} if state.digests else {}),
+            **({"expectations": state.expectations} if state.expectations else {}),
             **({"disorder": state.disorder} if state.disorder else {}),
         }
     )
+
+
+def _format(state: PartitionState) -> int:
+    """The lowest that says all of it."""
+    if state.expectations:
+        return FORMAT
+    return _WITH_DIGESTS if state.digests else _WITHOUT_DIGESTS
 
 
 def decode(payload: bytes) -> PartitionState:
@@ -142,7 +155,7 @@ def decode(payload: bytes) -> PartitionState:
         raise StateFormatUnknown(
             "The partition state is not the worker's: is the store shared with something else?"
         ) from None
-    if written_by not in (1, _WITHOUT_DIGESTS, FORMAT):
+    if written_by not in (1, _WITHOUT_DIGESTS, _WITH_DIGESTS, FORMAT):
         raise StateFormatUnknown(
             f"The partition state has format {written_by}, this version reads {FORMAT}: run the version that wrote it."
         )
@@ -185,6 +198,7 @@ def _since_format_2(content: dict[str, Any]) -> dict[str, Any]:
         "memory_parts": content["memory_parts"],
         "memory_since": content["memory_since"],
         "digests": content.get("digests", {}),
+        "expectations": content.get("expectations", {}),
         "disorder": content.get("disorder", {}),
     }
 

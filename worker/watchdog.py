@@ -5,7 +5,7 @@ has more than has come, and nothing comes, although we wait for it: heartbeats p
 is at work the partition is full, and neither. Time is passed in.
 """
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
 from worker.errors import WatchdogError
@@ -83,14 +83,17 @@ class Watchdog:
             watched.quiet_since = now
         watched.heard_at, watched.busy = now, False
 
-    def to_ask(self, now: float) -> list[PartitionId]:
-        """Those for which the hub must be asked how far it is; once in each interval, and once early."""
+    def to_ask(self, now: float, wanted: Container[PartitionId] = ()) -> list[PartitionId]:
+        """Those for which the hub must be asked how far it is; once in each interval, and once early.
+
+        Of `wanted` ones somebody waits for the answer: they are asked for more often.
+        """
         asked = []
         for name, watched in self._partitions.items():
             patience, since = self._stall_seconds, watched.quiet_since
-            if watched.asked_at is None:
+            if watched.asked_at is None or name in wanted:
                 patience = min(patience, _FIRST_QUESTION_SECONDS)
-            else:
+            if watched.asked_at is not None:
                 since = max(since, watched.asked_at)
             if not watched.busy and now - since >= patience:
                 watched.asked_at, watched.asked_from = now, watched.last
