@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from worker.events import Event
+from worker.events import MISSED_TYPE, Event
 from worker.keys import look_up, normal_time
 
 TITLE_CHARACTERS = 200
@@ -66,6 +66,7 @@ _OF_TYPE = {
     f"{_ML}modelregistered": Severity.SUCCESS,
     f"{_ML}modeldeployed": Severity.SUCCESS,
     f"{_ML}datasetdriftdetected": Severity.WARNING,
+    MISSED_TYPE.casefold(): Severity.WARNING,
 }
 
 
@@ -108,13 +109,13 @@ def model_of(event: Event) -> str:
 
 def title_of(event: Event) -> str:
     """One line that tells what happened to what."""
-    about = _about(event) or line(event.subject or "(no subject)", TITLE_CHARACTERS)
+    about = _about(event) or _expected(event) or line(event.subject or "(no subject)", TITLE_CHARACTERS)
     return line(f"{what(event.type, state_of(event))}: {about}", TITLE_CHARACTERS)
 
 
 def link_of(event: Event) -> Link | None:
     """The run, model or endpoint in Azure ML's studio, else the workspace, else the resource in the portal."""
-    source = (event.source or "").rstrip("/")
+    source = (value_of(event, "source") if event.type == MISSED_TYPE else event.source or "").rstrip("/")
     workspace = WORKSPACE.fullmatch(source)
     if workspace is None:
         if not _ARM_ID.fullmatch(source):
@@ -166,6 +167,8 @@ def moment(text: str) -> str:
 def what(event_type: str, state: str) -> str:
     """What happened, without to what: `Run Failed`, `Model registered`; else the last part of the type."""
     last = event_type.rpartition(".")[2]
+    if event_type == MISSED_TYPE:
+        return "Expectation missed"
     known = {
         "runcompleted": "Run Completed",
         "runstatuschanged": f"Run {state}" if state else "Run changed",
@@ -193,6 +196,26 @@ def _about(event: Event) -> str:
             return value_of(event, "dataDriftName")
         case _:
             return ""
+
+
+def _expected(event: Event) -> str:
+    """Which expectation was missed, and of what; empty for other events."""
+    if event.type != MISSED_TYPE:
+        return ""
+    return ", ".join(filter(None, (value_of(event, "rule"), value_of(event, "key") or value_of(event, "source"))))
+
+
+def expectation_of(event: Event) -> tuple[tuple[str, str], ...]:
+    """Names and values that say what was expected and did not come; none for other events."""
+    if event.type != MISSED_TYPE:
+        return ()
+    names = (("Expectation", "rule"), ("Within", "within"), ("Every", "every"), ("Key", "key"), ("Due", "due"))
+    first = look_up(event.data, "after") if isinstance(event.data, dict) else None
+    kind = look_up(first, "eventType") or look_up(first, "type") if isinstance(first, dict) else None
+    facts = [(shown, value_of(event, name)) for shown, name in names]
+    facts.append(("First event", line(kind) if isinstance(kind, str) else ""))
+    facts.append(("Of", value_of(event, "source")))
+    return tuple(facts)
 
 
 def place_of(event: Event) -> str:

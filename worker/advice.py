@@ -11,7 +11,8 @@ from itertools import chain
 from worker.config import Config
 from worker.documents import Document, read_document
 from worker.errors import Rejected
-from worker.events import UnixSeconds
+from worker.events import MISSED_TYPE, UnixSeconds
+from worker.filters import Condition
 from worker.mistakes import Finding, Mistake, did_you_mean, dotted, shown
 from worker.reach import contradiction, covered
 from worker.route import RouteSpec
@@ -29,7 +30,13 @@ _SOME_TIME = UnixSeconds(1_769_839_200.0)
 def warnings(config: Config) -> list[Mistake]:
     """What looks wrong, in the order of the routes file."""
     document = read_document(config.routing.file)
-    found = chain(_idle_sinks(config), _useless_routes(config), _unknown_types(document), _broken_templates(config))
+    found = chain(
+        _idle_sinks(config),
+        _useless_routes(config),
+        _unknown_types(document),
+        _broken_templates(config),
+        _useless_expectations(config),
+    )
     marked = [document.mistake(place, f"{dotted(place)}: {message}") for place, message in found]
     return sorted(marked, key=lambda each: (each.line or 0, each.column or 0))
 
@@ -47,13 +54,8 @@ def _useless_routes(config: Config) -> Iterator[Finding]:
     for index, spec in enumerate(specs):
         pair = contradiction(spec.filter) if spec.filter else None
         if spec.filter and pair:
-            one, other = pair
             where = "a group of any_of: " if spec.filter.groups else ""
-            yield Finding(
-                ("routes", index, "filter"),
-                f"no event can pass ({where}{shown(one.key)}: {one.claim.operator} and {other.claim.operator} exclude "
-                "each other); correct one, or use any_of for one or the other",
-            )
+            yield Finding(("routes", index, "filter"), _no_event_can_pass(where, *pair))
         elif by_sink := covered(specs, index):
             who = ", ".join(f"{sink} by {route}" for sink, route in by_sink.items())
             yield Finding(
@@ -63,17 +65,45 @@ def _useless_routes(config: Config) -> Iterator[Finding]:
             )
 
 
+def _no_event_can_pass(where: str, one: Condition, other: Condition) -> str:
+    return (
+        f"no event can pass ({where}{shown(one.key)}: {one.claim.operator} and {other.claim.operator} exclude "
+        "each other); correct one, or use any_of for one or the other"
+    )
+
+
+def _useless_expectations(config: Config) -> Iterator[Finding]:
+    """What nobody would be told of, and what can never begin or be met."""
+    if config.routing.expect and not any(_may_take_missed(spec) for spec in config.routing.specs):
+        yield Finding(
+            ("expect",),
+            f"no route takes {MISSED_TYPE}, so that nobody is told of what is missed; name the type in a route's "
+            "includedEventTypes",
+        )
+    for index, rule in enumerate(config.routing.expect):
+        for key, filter_ in (("after", rule.after), ("then", rule.then), ("events", rule.events)):
+            if filter_ and (pair := contradiction(filter_)):
+                where = "a group of any_of: " if filter_.groups else ""
+                yield Finding(("expect", index, key), _no_event_can_pass(where, *pair))
+
+
+def _may_take_missed(spec: RouteSpec) -> bool:
+    """Whether a route lets the type through; its sources may still exclude the worker's own, which is not looked at."""
+    return spec.filter is None or spec.filter.event_types is None or MISSED_TYPE.casefold() in spec.filter.event_types
+
+
 def _unknown_types(document: Document) -> Iterator[Finding]:
     known = {f"{_ML}{each}".casefold() for each in _ML_TYPES}
-    for place, section in document.sections("routes"):
-        filter_ = section.get("filter")
-        types = filter_.get("includedEventTypes") if isinstance(filter_, dict) else None
-        for index, name in enumerate(types or ()):
-            if name.casefold().startswith(_ML) and name.casefold() not in known:
-                yield Finding(
-                    (*place, "filter", "includedEventTypes", index),
-                    f"Azure ML sends no events of this type; {did_you_mean(name[len(_ML) :], _ML_TYPES)}",
-                )
+    for place, section in chain(document.sections("routes"), document.sections("expect")):
+        for key in ("filter", "after", "then", "events"):
+            filter_ = section.get(key)
+            types = filter_.get("includedEventTypes") if isinstance(filter_, dict) else None
+            for index, name in enumerate(types or ()):
+                if name.casefold().startswith(_ML) and name.casefold() not in known:
+                    yield Finding(
+                        (*place, key, "includedEventTypes", index),
+                        f"Azure ML sends no events of this type; {did_you_mean(name[len(_ML) :], _ML_TYPES)}",
+                    )
 
 
 def _broken_templates(config: Config) -> Iterator[Finding]:

@@ -19,6 +19,7 @@ from worker.about import (
     WORKSPACE,
     Link,
     Severity,
+    expectation_of,
     experiment_of,
     line,
     link_of,
@@ -171,6 +172,7 @@ def _where_and_when(event: Event) -> str:
 def _facts(delivery: Delivery, event: Event) -> Iterable[tuple[str, str]]:
     workspace = WORKSPACE.fullmatch(event.source or "")
     facts = (
+        *expectation_of(event),
         ("Status", state_of(event)),
         ("Experiment", experiment_of(event)),
         ("Run", value_of(event, "runId")),

@@ -103,10 +103,11 @@ class Orderer:
 
     def oldest_enqueued(self) -> UnixSeconds | None:
         """When the hub had the oldest of the held; None while nothing is held. Looks through all of its subject."""
-        if not self._due:
-            return None
-        _, arrival, _, kind, subject = self._due[0]
-        return next(placed.message.enqueued_at for _, other, placed, _ in subject.queues[kind] if other == arrival)
+        for _, arrival, _, kind, subject in self._due:
+            for _, other, placed, _ in subject.queues.get(kind, ()):
+                if other == arrival:
+                    return placed.message.enqueued_at
+        return None  # entries without an event go by: those that left with another's turn, or when there was no room
 
     def add(
         self, placed: Placed, *, now: UnixSeconds, data_digest: str = "", in_order: bool = False

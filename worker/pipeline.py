@@ -36,7 +36,7 @@ _log = structlog.get_logger()
 _NONE = -1
 """Below every sequence number."""
 _BEAT_SECONDS = 5.0
-_CLOCKS_SECONDS = 5.0
+CLOCKS_SECONDS = 5.0
 """How far the hub's clock may be ahead of ours."""
 
 
@@ -75,7 +75,7 @@ class Pipeline(Settling):
         while True:
             self._beat()
             await self._release_due()
-            self._look_for_missed()
+            self.look_for_missed()
             for message in await self.feed.get(self._idle_seconds()):
                 await self._make_way()
                 if not await self._marked(message):
@@ -279,7 +279,7 @@ class Pipeline(Settling):
             detail = f"came {released.late_by_ms} ms after a later event of its subject was released"
             self._give_up(delivery, "late", detail, attempts=0)  # nothing waits for it: it is out of order anyway
             return
-        again = released.placed.message.enqueued_at <= self._began_at + _CLOCKS_SECONDS
+        again = released.placed.message.enqueued_at <= self._began_at + CLOCKS_SECONDS
         self._parts.lanes[target.sink].submit(self._unsettled.job(delivery, self, again=again))
 
     # --- what has not happened
@@ -288,7 +288,7 @@ class Pipeline(Settling):
         """All that the hub had before this time has had its turn. Minus infinity while that cannot be said."""
         end, behind = self.feed.end, self._taken < self._taken_before
         if end is not None and (end.empty or end.number <= self._taken):
-            known, behind = max(self._enqueued_at, end.asked_at - _CLOCKS_SECONDS), False
+            known, behind = max(self._enqueued_at, end.asked_at - CLOCKS_SECONDS), False
         else:
             known = self._enqueued_at
         if behind:
@@ -300,9 +300,10 @@ class Pipeline(Settling):
     def wants_hub_end(self) -> bool:
         """Whether something would be known to be missed, if only it were known that the hub has nothing more."""
         due = self.expectations.next_due()
-        return due is not None and due < self._parts.clock() - _CLOCKS_SECONDS
+        return due is not None and due < self._parts.clock() - CLOCKS_SECONDS
 
-    def _look_for_missed(self) -> None:
+    def look_for_missed(self) -> None:
+        """Finds what is missing by now."""
         self._expecting.keep_rules()
         due = self.expectations.next_due()
         if due is not None and due < (through := self.through()):

@@ -14,16 +14,18 @@ from typing import Any
 
 from structlog.testing import capture_logs
 
+from worker.alarms import Alarms
 from worker.config import Config
 from worker.deadletters import DeadLetterWriter
 from worker.decode import decode
 from worker.deliver import Lane
 from worker.events import Event, Message, PartitionId, UnixSeconds
+from worker.feed import HubEnd
 from worker.health import Health
 from worker.metrics import Metrics
 from worker.outbox import Outbox
 from worker.parts import Parts
-from worker.pipeline import Pipeline
+from worker.pipeline import CLOCKS_SECONDS, Pipeline
 from worker.route import Routes, Target
 from worker.settings import SinkSettings
 from worker.sinks import Delivery, PreviewingSink, Sink
@@ -36,6 +38,7 @@ _PARTITION = PartitionId("0")
 _MOMENT_SECONDS = 0.001
 """Between two messages. Also how long everything takes that needs no time: the clock goes on only when it is done."""
 _LOOK_SECONDS = 1.0
+_LONGEST_LOOK_SECONDS = 5.0
 _LONGEST_SECONDS = 8 * 86_400.0
 """After the last message: longer than any mute window or group waits."""
 _GIVE_UP_SECONDS = 3600.0
@@ -104,7 +107,9 @@ class _Rehearsal:
         self._parts = self._shared_parts(config)
         self._pipeline = Pipeline(_PARTITION, self._parts)
         self._outbox = Outbox(_PARTITION, self._parts, self._pipeline.groups, look_seconds=_LONGEST_SECONDS)
-        self._pipeline.joined = self._outbox.joined
+        self._alarms = Alarms(_PARTITION, self._parts, self._pipeline.groups)
+        self._pipeline.missed = self._alarms.missed
+        self._pipeline.joined = self._alarms.joined = self._outbox.joined
         self._pipeline.restore(PartitionState(generation=1, owner="rehearsal"))
         self._messages = 0
 
@@ -149,7 +154,7 @@ class _Rehearsal:
         async with asyncio.TaskGroup() as tasks:
             working = [
                 tasks.create_task(work)
-                for work in (self._pipeline.read(), self._outbox.run(), self._letters.run(), *lanes)
+                for work in (self._pipeline.read(), self._outbox.run(), self._alarms.run(), self._letters.run(), *lanes)
             ]
             for step in given:
                 await self._take(step)
@@ -167,13 +172,27 @@ class _Rehearsal:
 
     async def _take(self, step: bytes | float) -> None:
         if not isinstance(step, bytes):
-            await asyncio.sleep(step)
+            await self._wait(step)
             return
         self._messages += 1
         number = self._messages
         message = Message(_PARTITION, number, str(number), UnixSeconds(self._clock()), step)
         await self._pipeline.feed.put([message], None)
         await asyncio.sleep(_MOMENT_SECONDS)
+
+    async def _wait(self, seconds: float) -> None:
+        """Time goes by, with nothing more in the hub; what is missed meanwhile is found when it is due."""
+        until = self._clock() + seconds
+        while (left := until - self._clock()) > 0:
+            due = self._pipeline.expectations.next_due()
+            until_due = _LONGEST_LOOK_SECONDS if due is None else due - self._clock() + _MOMENT_SECONDS
+            await asyncio.sleep(min(left, max(until_due, _MOMENT_SECONDS), _LONGEST_LOOK_SECONDS))
+            self._find_missed()
+
+    def _find_missed(self) -> None:
+        asked_at = UnixSeconds(self._clock() + CLOCKS_SECONDS)  # by the one clock that there is
+        self._pipeline.feed.end = HubEnd(self._messages, empty=False, asked_at=asked_at)
+        self._pipeline.look_for_missed()
 
     async def _let_end(self) -> None:
         groups, until = self._pipeline.groups, self._loop.time() + _LONGEST_SECONDS

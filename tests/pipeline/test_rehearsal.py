@@ -152,3 +152,40 @@ def test_more_events_than_may_be_in_flight_all_come(tmp_path):
     config = load(write(tmp_path, worker, ROUTES.replace("LATE", "drop")), secrets=False)
     body = b"[" + b",".join(event(str(number), subject=f"runs/{number}") for number in range(100)) + b"]"
     assert len(ids(Rehearsals(config).play([body], starts_at=MONDAY_NOON))) == 100
+
+
+EXPECTING = """\
+sinks:
+  - { name: out, kind: log }
+routes:
+  - name: alarm
+    filter: { includedEventTypes: [Worker.ExpectationMissed] }
+    sinks: [out]
+expect:
+  - name: run-ends
+    after: { includedEventTypes: [Some.Type] }
+    then: { includedEventTypes: [The.End] }
+    within: 2h
+"""
+
+
+def test_what_does_not_follow_is_missed_when_the_time_that_is_waited_is_over(play):
+    performance = play(event("a"), 3 * HOUR, routes=EXPECTING)
+    came = only(performance)
+    assert came.event is not None
+    assert came.event.subject == "expectations/run-ends/runs/1"
+    assert came.event.data["after"]["id"] == "a"
+    assert 2 * HOUR < came.at_seconds < 2 * HOUR + 6
+    assert performance.reached == {"alarm"}
+
+
+def test_what_follows_in_time_is_not_missed_and_the_end_of_a_case_is_not_waited_for(play):
+    assert play(event("a"), 60.0, event("b", at=2, eventType="The.End"), 3 * HOUR, routes=EXPECTING).came == []
+    assert play(event("a"), 1.9 * HOUR, routes=EXPECTING).came == []
+
+
+def test_a_time_that_an_event_does_not_say_is_when_it_comes(play):
+    given = {"id": "a", "eventType": "Some.Type", "subject": "runs/1"}
+    late = orjson.dumps({**given, "id": "b", "eventType": "The.End"})
+    performance = play(HOUR, orjson.dumps(given), 2.5 * HOUR, late, HOUR, routes=EXPECTING)
+    assert 3 * HOUR < only(performance).at_seconds < 3 * HOUR + 6

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import count
-from typing import Any
+from typing import Any, cast
 from unittest.mock import patch
 
 from worker import state as codec
@@ -22,6 +22,7 @@ from worker.feed import Feed
 from worker.groups import SinkGroups
 from worker.ledger import Ledger
 from worker.ownership import Tenure
+from worker.pending import LOOKED_AT
 from worker.pipeline import Pipeline
 from worker.progress import Progress, SavedProgress, Watermark
 from worker.state import PartitionState
@@ -32,6 +33,7 @@ _see = Duplicates.see
 _put = DeadLetterWriter.put
 _later = Chains.later
 _why_not_alone = SinkGroups._why_not_alone
+_through = Pipeline.through
 _groups_snapshot = SinkGroups.snapshot
 _sightings = count(10**9)
 
@@ -132,6 +134,21 @@ def _of(owner: object, name: str, instead: object) -> Callable[[], AbstractConte
     return partial(patch.object, owner, name, instead)
 
 
+def _without_marks(state: PartitionState) -> bytes:
+    progress = state.progress and {
+        **state.progress,
+        "served": [[each for each in row if each != LOOKED_AT] for row in state.progress["served"]],
+    }
+    return _encode(replace(state, progress=cast("SavedProgress | None", progress)))
+
+
+def _through_when_nothing_is_heard(pipeline: Pipeline) -> float:
+    """Nothing comes: then nothing is there."""
+    wall = pipeline._parts.clock() if pipeline.feed.drained else _through(pipeline)
+    oldest = pipeline._orderer.oldest_enqueued()
+    return wall if oldest is None else oldest
+
+
 BUGS: dict[str, Callable[[], AbstractContextManager[object]]] = {
     "the checkpoint says what was received": _of(Progress, "watermark", property(_received)),
     "the fence is forgotten": _of(Tenure, "_reconcile", _adopt),
@@ -149,6 +166,8 @@ BUGS: dict[str, Callable[[], AbstractContextManager[object]]] = {
     "the ledger is not asked about what is read again": _of(Ledger, "knows", _never),
     "an event does not wait for what is held of its subject": _of(SinkGroups, "_why_not_alone", _whatever_is_held),
     "repeats of the SDK are let through": _of(Feed, "put", _put_everything),
+    "an event is looked at again when it is read again": _of(codec, "encode", _without_marks),
+    "silence is taken for the end of the hub": _of(Pipeline, "through", _through_when_nothing_is_heard),
     "a lost answer of the store is taken for a yes": _of(Tenure, "save", _claim_success),
 }
 

@@ -13,12 +13,14 @@ from tests.simulation.facts import CONDEMNED, Facts, Knowledge, Place, told_by, 
 from tests.simulation.history import (
     Attempt,
     CheckpointWrite,
+    Element,
     History,
     LedgerWrite,
     LifeEvent,
     Load,
 )
-from tests.simulation.traffic import DIGEST, IDEMPOTENT, LEDGER
+from tests.simulation.loop import WALL_CLOCK_OFFSET
+from tests.simulation.traffic import DIGEST, IDEMPOTENT, LEDGER, MISSED, WITHIN_SECONDS
 
 _ATTEMPTS_PER_LIFE = 40
 _ARRAY = 3
@@ -54,6 +56,8 @@ def check(history: History) -> list[Violation]:
         _told_under_one_key,
         _told_in_order,
         _nothing_saved_acts_again,
+        _missed_is_told,
+        _no_false_alarm,
         _generations_follow,
         _checkpoint_is_fenced,
         _nothing_starts_after_the_end,
@@ -335,6 +339,70 @@ def _nothing_saved_acts_again(facts: Facts) -> Iterable[Violation]:
                 break
         if attempt.outcome == "accepted" and attempt.sink not in (LEDGER, DIGEST):  # which have their own: see above
             accepted[event].append(attempt)
+
+
+# --- expectations
+
+
+def _missed_is_told(facts: Facts) -> Iterable[Violation]:
+    """A first event whose second did not happen in time is told to every sink that wants to know.
+
+    But for one that may have been late, which is not watched, and for those of the message that ends processes.
+    """
+    for first, second in _expecting(facts):
+        places = facts.places[first.element.uid]
+        late = any(facts.may_be_late(place, first.element) for place in places)
+        if late or first.element.uid in facts.poisoned or (second and second.element.happened <= first.due):
+            continue
+        for sink in MISSED:
+            if (f"missed {first.element.uid}", sink) not in facts.done:
+                yield Violation("8 expectations", first.time, f"{first.element.uid} is missed: {sink!r} is not told")
+
+
+def _no_false_alarm(facts: Facts) -> Iterable[Violation]:
+    """Nobody is told of a first event whose second happened in time, and was in the hub while it was watched.
+
+    How long it is watched is counted from its own time, and from when the hub had it first.
+    """
+    told = {attempt.about: attempt for attempt in facts.attempts if attempt.about}
+    watched = {first.element.uid: (first, second) for first, second in _expecting(facts)}
+    for uid, attempt in told.items():
+        if uid not in watched:
+            yield Violation("8 expectations", attempt.time, f"{uid} is told of as missed, and is no first event")
+            continue
+        first, second = watched[uid]
+        in_time = second and second.element.happened <= first.due and second.enqueued <= first.until
+        if in_time and second and second.element.uid not in facts.poisoned:
+            text = f"{uid} is told of as missed, though {second.element.uid} came in time"
+            yield Violation("8 expectations", attempt.time, text)
+
+
+class _Watched(NamedTuple):
+    element: Element
+    time: float
+    enqueued: float
+    """When the hub had it first: wall clock."""
+
+    @property
+    def due(self) -> float:
+        return self.element.happened + WITHIN_SECONDS
+
+    @property
+    def until(self) -> float:
+        return max(self.due, self.enqueued + WITHIN_SECONDS)
+
+
+def _expecting(facts: Facts) -> Iterable[tuple[_Watched, _Watched | None]]:
+    """The first events, each with its second where there is one."""
+    found: dict[tuple[str, str], _Watched] = {}
+    for message in facts.messages.values():
+        for element in message.elements:
+            if element.expects:
+                one = _Watched(element, message.time, WALL_CLOCK_OFFSET + message.time)
+                found.setdefault((element.subject, element.expects), one)
+    for (subject, role), first in found.items():
+        if role == "first":
+            yield first, found.get((subject, "second"))
 
 
 # --- 5. a former owner cannot harm

@@ -54,6 +54,8 @@ class Facts:
         self.rivals: dict[tuple[str, str, str], list[tuple[Place, Element]]] = defaultdict(list)
         """The events of one partition, subject and kind."""
         self._read_hub()
+        self.poisoned = self._poisoned()
+        """The events of messages that may have been given up whole."""
         self.attempts: list[Attempt] = history.of(Attempt)
         self.letters: list[LetterWrite] = history.of(LetterWrite)
         self.lettered: dict[tuple[str, str], int] = {}
@@ -71,6 +73,13 @@ class Facts:
                 place = Place(message.partition, message.number, index)
                 self.places[element.uid].append(place)
                 self.rivals[message.partition, element.subject, element.kind].append((place, element))
+
+    def _poisoned(self) -> frozenset[str]:
+        return frozenset(
+            each.uid
+            for place in self.places.get(self.history.poison, ())
+            for each in self.messages[place.partition, place.number].elements
+        )
 
     def _read_ends(self) -> None:
         for letter in self.letters:

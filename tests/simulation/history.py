@@ -23,6 +23,10 @@ class Element:
     sinks: tuple[str, ...]
     """Where it is to arrive; ("",) for what cannot be decoded: it is to become a dead letter."""
     copy: bool = False
+    expects: str = ""
+    """first: another event of its subject must follow; second: the one that follows."""
+    happened: float = 0.0
+    """Its own time, by the wall clock; only of these."""
 
 
 @dataclass(slots=True)
@@ -52,6 +56,8 @@ class Attempt:
     late_by_ms: int | None
     members: tuple[tuple[str, bool], ...] = ()
     """Of a digest: the events that it tells of, in its order, and whether each is said to be late."""
+    about: str = ""
+    """Of a missed expectation: the first event on which none has followed."""
     landed_at: int | None = None
     """When it took effect; None: not."""
     landed_time: float | None = None

@@ -8,8 +8,9 @@ from typing import Any, ClassVar, Literal
 
 from tests.simulation.hub import NAMESPACE
 from tests.simulation.loop import WALL_CLOCK_OFFSET
-from tests.simulation.traffic import DIGEST, IDEMPOTENT, LEDGER, PLAIN
+from tests.simulation.traffic import DIGEST, IDEMPOTENT, LEDGER, MISSED, PLAIN, WITHIN_SECONDS
 from worker.config import Config, Routing, WorkerSettings
+from worker.expect import ExpectRule
 from worker.filters import compile_filter
 from worker.route import Late, Routes, RouteSpec
 from worker.settings import SinkSettings
@@ -85,14 +86,24 @@ def config(chosen: Variant) -> Config:
         ),
     )
     specs = (
-        RouteSpec("all", (PLAIN,), compile_filter({"includedEventTypes": ["Sim.All"]})),
+        RouteSpec("all", (PLAIN,), compile_filter({"includedEventTypes": ["Sim.All", "Sim.First"]})),
         RouteSpec("idempotent", (IDEMPOTENT,), compile_filter({"includedEventTypes": ["Sim.All"]}), late=chosen.late),
         RouteSpec("some", (LEDGER,), compile_filter({"includedEventTypes": ["Sim.Some"]})),
         RouteSpec("told", (DIGEST,), compile_filter({"includedEventTypes": ["Sim.Told"]})),
+        RouteSpec("missed", MISSED, compile_filter({"includedEventTypes": ["Worker.ExpectationMissed"]})),
+    )
+    expect = ExpectRule(
+        name="follows",
+        written=f"{WITHIN_SECONDS:g}s",
+        seconds=WITHIN_SECONDS,
+        listed=None,
+        sources=None,
+        after=compile_filter({"includedEventTypes": ["Sim.First"]}),
+        then=compile_filter({"includedEventTypes": ["Sim.Second"]}),
     )
     file = Path("simulated.yaml")
     worker = WorkerSettings.model_validate(_worker(chosen))
-    return Config(file, worker, Routing(file, sinks, specs, Routes(specs)), "simulated")
+    return Config(file, worker, Routing(file, sinks, specs, Routes(specs), (expect,)), "simulated")
 
 
 def _worker(chosen: Variant) -> dict[str, Any]:

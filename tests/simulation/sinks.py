@@ -54,6 +54,11 @@ def _digest(event: Event) -> Element:
     return Element(event.id, event.subject or "", f"digest {event.id}", 0, ())
 
 
+def _missed(event: Event) -> Element:
+    """As an element of its own kind, known by the first event."""
+    return Element(f"missed {event.data['after']['id']}", event.subject or "", f"missed {event.id}", 0, ())
+
+
 class SimulatedSink:
     """One process's way to a destination."""
 
@@ -105,7 +110,11 @@ class SimulatedSink:
         number, index = placed.position
         partition = placed.message.partition
         told = placed.event.data["events"] if placed.event.type == "Worker.Digest" else ()
-        element = _digest(placed.event) if told else self._elements[partition, number][index]
+        about = placed.event.data["after"]["id"] if placed.event.type == "Worker.ExpectationMissed" else ""
+        if about:
+            element = _missed(placed.event)
+        else:
+            element = _digest(placed.event) if told else self._elements[partition, number][index]
         attempt = Attempt(
             at=self._history.tick(),
             time=self._loop.time(),
@@ -117,6 +126,7 @@ class SimulatedSink:
             sink=delivery.sink,
             key=delivery.idempotency_key,
             late_by_ms=delivery.released.late_by_ms,
+            about=about,
             members=tuple((row["id"], "lateby" in row) for row in told),
         )
         self._history.entries.append(attempt)

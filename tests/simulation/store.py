@@ -166,8 +166,10 @@ class _Call:
 
 
 def _members(row: dict[str, Any]) -> tuple[str, ...]:
-    """Of a digest's letter: itself, and the events that it names."""
-    if row["type"] != "Worker.Digest":
+    """Of a digest's letter: itself, and the events that it names. Of a missed expectation's: itself."""
+    if row["type"] not in ("Worker.Digest", "Worker.ExpectationMissed"):
         return ()
-    events = orjson.loads(base64.b64decode(row["body"]))["data"]["events"]
-    return row["event_id"], *(each["id"] for each in events)
+    data = orjson.loads(base64.b64decode(row["body"]))["data"]
+    if "after" in data:
+        return (f"missed {data['after']['id']}",)
+    return row["event_id"], *(each["id"] for each in data["events"])

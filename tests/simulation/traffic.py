@@ -1,6 +1,7 @@
 """What producers send in one run: in order or not, late, twice, in arrays, other data under one id, rubbish."""
 
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from random import Random
 from typing import Any
 
@@ -12,8 +13,12 @@ TOPIC = "/subscriptions/s/workspaces/ws"
 SECONDS = 25.0
 """How long producers send."""
 PLAIN, IDEMPOTENT, LEDGER, DIGEST = "plain", "idempotent", "ledger", "digest"
+MISSED = (PLAIN, IDEMPOTENT)
+"""Who is told of a missed expectation."""
 BAD = ("",)
 """The sinks of what cannot be decoded: a dead letter without one."""
+WITHIN_SECONDS = 5.0
+"""How long after a first event its second must have happened."""
 _ROUTED = {"Sim.All": (PLAIN, IDEMPOTENT), "Sim.Some": (LEDGER,), "Sim.Told": (DIGEST,), "Sim.None": ()}
 
 
@@ -37,11 +42,13 @@ class _Piece:
     element: Element
 
 
-def sendings(random: Random, *, partitions: int) -> list[Sending]:
-    """All messages of a run, in the order of their times."""
+def sendings(random: Random, *, partitions: int, starts_at: float) -> list[Sending]:
+    """All messages of a run, in the order of their times; `starts_at`: wall clock."""
     pieces: list[_Piece] = []
     for number in range(random.randint(6, 10)):
         pieces += _subject(random, f"s{number}", str(number % partitions))
+    for number in range(random.randint(5, 9)):
+        pieces += _watched(random, f"w{number}", str(number % partitions), starts_at)
     for number in range(random.randint(0, 3)):
         pieces.append(_rubbish(random, f"bad{number}", str(random.randrange(partitions))))
     pieces.sort(key=lambda piece: piece.time)
@@ -66,6 +73,27 @@ def _subject(random: Random, name: str, partition: str) -> list[_Piece]:
             other = replace(element, uid=f"{element.uid}-other")
             body = {**json, "data": {**json["data"], "content": "other"}}
             pieces.append(_Piece(pieces[-1].time + random.uniform(0.01, 2), partition, body, other))
+    return [piece for piece in pieces if piece.time < SECONDS]
+
+
+def _watched(random: Random, name: str, partition: str, starts_at: float) -> list[_Piece]:
+    """A first event, and often a second, that happens in time or too late, and may come late or twice."""
+    began = random.uniform(0, SECONDS - 8)
+    times = [("first", began)]
+    if random.random() < 0.75:
+        lasts = random.choice((0.2, 1.0, 3.0, 4.5, WITHIN_SECONDS - 0.001, WITHIN_SECONDS + 0.1, 7.0))
+        times.append(("second", began + lasts))
+    pieces = []
+    for order, (role, time) in enumerate(times):
+        sinks = (PLAIN,) if role == "first" else ()
+        happened = round(starts_at + time, 3)
+        element = Element(f"{name}-{role}", name, "time", order, sinks, expects=role, happened=happened)
+        moment = f"{datetime.fromtimestamp(happened, UTC):%Y-%m-%dT%H:%M:%S.%f}0Z"
+        json = {**_event(name, "time", order, f"Sim.{role.title()}"), "id": element.uid, "eventTime": moment}
+        pieces.append(_Piece(_arrival(random, time), partition, json, element))
+        if random.random() < 0.2:
+            again = pieces[-1].time + random.choice((0.0, 1.0, 6.0))
+            pieces.append(replace(pieces[-1], time=again, element=replace(element, copy=True)))
     return [piece for piece in pieces if piece.time < SECONDS]
 
 

@@ -168,7 +168,7 @@ class World:
     async def play(self) -> None:
         """Producers, processes and faults; then quiet; then the end."""
         began = self.loop.time()
-        sent = traffic.sendings(self.random, partitions=PARTITIONS)
+        sent = traffic.sendings(self.random, partitions=PARTITIONS, starts_at=self._wall())
         self._poison(sent)
         for sending in sent:
             self.loop.world(self._send, sending, delay=sending.time)
@@ -278,8 +278,10 @@ class World:
 
 
 def _waits_to_be_told(state: bytes) -> bool:
-    digests = orjson.loads(state).get("digests") or {"rows": [], "parts": []}
-    return bool(digests["rows"] or digests["parts"])
+    """Something is held for a digest, or an expectation is pending or missed."""
+    content = orjson.loads(state)
+    waiting = [content.get(name) or {"rows": [], "parts": []} for name in ("digests", "expectations")]
+    return any(each["rows"] or each["parts"] for each in waiting)
 
 
 def _reason(error: BaseException) -> str:

@@ -133,3 +133,40 @@ def test_warnings_stand_in_the_order_of_the_file():
         routes: [{name: x, sinks: [a]}, {name: y, sinks: [a]}]
         """
     assert [warning.partition(": ")[0] for warning in said(routes)] == ["1:31", "2:33"]
+
+
+EXPECT = """\
+sinks: [{name: a, kind: log}]
+routes:
+  - {name: r, filter: {includedEventTypes: [TYPE]}, sinks: [a]}
+expect:
+  - {name: e, after: {includedEventTypes: [A]}, then: THEN, within: 1h}
+"""
+
+
+def test_a_missed_expectation_that_no_route_takes_is_told_to_nobody():
+    assert said(EXPECT.replace("TYPE", "Some.Type").replace("THEN", "{}")) == [
+        (
+            "4:1: expect: no route takes Worker.ExpectationMissed, so that nobody is told of what is missed; name the "
+            "type in a route's includedEventTypes"
+        )
+    ]
+    assert said(EXPECT.replace("TYPE", "worker.expectationmissed").replace("THEN", "{}")) == []
+
+
+def test_an_expectation_that_no_event_can_begin_or_meet_is_told():
+    one, other = (f"{{operatorType: StringIn, key: subject, values: [{value}]}}" for value in "ab")
+    never = f"{{advancedFilters: [{one}, {other}]}}"
+    found = said(EXPECT.replace("TYPE", "Worker.ExpectationMissed").replace("THEN", never))
+    assert found == [
+        (
+            "5:49: expect[0].then: no event can pass (subject: StringIn and StringIn exclude each other); correct one, "
+            "or use any_of for one or the other"
+        )
+    ]
+    typed = said(
+        EXPECT.replace("TYPE", "Worker.ExpectationMissed").replace(
+            "THEN", f"{{includedEventTypes: [{ML}.RunComplete]}}"
+        )
+    )
+    assert "expect[0].then.includedEventTypes[0]: Azure ML sends no events of this type; did you mean" in typed[0]

@@ -1,6 +1,6 @@
 import tracemalloc
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 
 from hypothesis import given
@@ -469,3 +469,29 @@ def test_a_late_event_that_is_read_again_itself_does_not_overtake_either():
 
     released = orderer.due(now=at(110), at_most=10)
     assert [(one.placed.event.id, one.late_by_ms) for one in released] == [("run:6", None), ("run:5", 1_234)]
+
+
+def enqueued(key: int, when: float, subject: str = "run") -> Placed:
+    one = placed(key, subject)
+    return replace(one, message=replace(one.message, enqueued_at=at(when)))
+
+
+def test_the_oldest_of_the_held_is_known_by_when_the_hub_had_it():
+    orderer = Orderer(window_seconds=10, memory_seconds=DAY)
+    assert orderer.oldest_enqueued() is None
+    for key, when in ((3, 1.0), (1, 2.0), (2, 3.0)):
+        orderer.add(enqueued(key, when), now=at(5))
+    assert orderer.oldest_enqueued() == 1.0
+    orderer.add(enqueued(1, 4.0, "other"), now=at(6))
+    orderer.due(now=at(15), at_most=10)
+    assert orderer.oldest_enqueued() == 4.0
+    orderer.due(now=at(16), at_most=10)
+    assert orderer.oldest_enqueued() is None
+
+
+def test_the_oldest_of_the_held_is_known_while_some_of_one_key_found_no_room():
+    orderer = Orderer(window_seconds=10, memory_seconds=DAY)
+    orderer.add(enqueued(1, 1.0), now=at(5))
+    orderer.add(enqueued(1, 2.0), now=at(5))
+    assert len(orderer.due(now=at(15), at_most=1)) == 1
+    assert orderer.oldest_enqueued() == 2.0

@@ -135,3 +135,31 @@ def test_what_az_cannot_say_is_the_users_to_change(subscription):
     done = subscription(source=f"{GROUP}/Microsoft.EventGrid/topics/t")
     assert (done.code, done.out) == (2, "")
     assert "take --bicep" in done.err
+
+
+EXPECTING = """\
+  - {{ name: alarm, filter: {{ includedEventTypes: [{types}] }}, sinks: [audit] }}
+expect:
+  - name: run-ends
+    after: {{ includedEventTypes: [Microsoft.MachineLearningServices.RunStatusChanged] }}
+    then: {{ includedEventTypes: [Microsoft.MachineLearningServices.RunCompleted] }}
+    within: 6h
+  - {{ name: quiet, events: {{ includedEventTypes: [Microsoft.MachineLearningServices.ModelRegistered] }}, every: 1h,
+      sources: ["{source}"] }}
+"""
+
+
+def test_what_expectations_look_at_is_sent_and_what_the_worker_makes_itself_is_not_asked_for(subscription):
+    with_routes(EXPECTING.format(types="Worker.ExpectationMissed, Worker.Digest", source=WORKSPACE))
+    row, *_ = [json.loads(line) for line in subscription("--json").out.splitlines()]
+    types = row["filter"]["includedEventTypes"]
+    assert sorted(each.rpartition(".")[2] for each in types) == ["ModelRegistered", "RunCompleted", "RunStatusChanged"]
+
+
+def test_an_expectation_of_a_whole_source_asks_for_everything(subscription):
+    with_routes(
+        "  - { name: alarm, filter: { includedEventTypes: [Worker.ExpectationMissed] }, sinks: [audit] }\n"
+        f"expect:\n  - {{ name: quiet, every: 1h, sources: ['{WORKSPACE}'] }}\n"
+    )
+    row, *_ = [json.loads(line) for line in subscription("--json").out.splitlines()]
+    assert "includedEventTypes" not in row["filter"]

@@ -120,9 +120,25 @@ def _plan(loaded: "Config", source: "Resource", *, data_conditions: bool) -> "Pl
 
 
 def _needs(loaded: "Config") -> "list[Need]":
-    """The routes as they are written: a compiled filter cannot be written again."""
+    """The routes and expectations as they are written: a compiled filter cannot be written again."""
     from worker.documents import read_document
     from worker.subscription import Need
 
-    sections = read_document(loaded.routing.file).values["routes"]
-    return [Need(route["name"], route.get("filter"), route.get("sources")) for route in sections]
+    values = read_document(loaded.routing.file).values
+    needs = [Need(route["name"], route.get("filter"), route.get("sources")) for route in values["routes"]]
+    for rule in values.get("expect") or ():
+        filters = [rule[key] for key in ("after", "then") if rule.get(key) is not None] or [rule.get("events")]
+        needs += [Need(rule["name"], each, rule.get("sources")) for each in filters]
+    return [need for each in needs if (need := _from_elsewhere(each))]
+
+
+def _from_elsewhere(need: "Need") -> "Need | None":
+    """Without the types that the worker itself makes; None where nothing else is wanted."""
+    from worker.events import DIGEST_TYPE, MISSED_TYPE
+
+    types = (need.filter or {}).get("includedEventTypes") or []
+    own = {DIGEST_TYPE.casefold(), MISSED_TYPE.casefold()}
+    others = [each for each in types if each.casefold() not in own]
+    if len(others) == len(types):
+        return need
+    return need._replace(filter={**(need.filter or {}), "includedEventTypes": others}) if others else None
