@@ -94,7 +94,7 @@ class _RoutesFile(BaseModel, extra="forbid"):
 
     sinks: list[Any]
     routes: list[Any] = Field(min_length=1)
-    expect: list[Any] = []
+    expect: list[Any] | None = None
 
 
 class _Reading:

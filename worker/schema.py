@@ -82,7 +82,7 @@ def routes_schema(kinds: Mapping[str, type[SinkSettings]]) -> Schema:
             "expect": {
                 "description": "What must follow on what, and which sources must not be silent. What does not happen "
                 "goes through the routes as an event of type Worker.ExpectationMissed.",
-                "type": "array",
+                "type": ["array", "null"],
                 "items": _reference(references[ExpectSettings]),
             },
         },

@@ -10,7 +10,9 @@ import pytest
 
 from worker.advice import warnings
 from worker.cli import main
+from worker.events import Event, UnixSeconds
 from worker.loading import load
+from worker.rehearsal import Rehearsals
 
 CONFIG = Path(__file__).parents[2] / "config"
 SAMPLES = Path(__file__).parents[1] / "samples"
@@ -25,10 +27,14 @@ ENVIRON = {
 
 
 def with_examples(text: str) -> tuple[str, list[str]]:
-    """With what stands in comments: sinks, all named by one more route, and routes; and the names of these sinks."""
+    """With what stands in comments: sinks, all named by one more route, routes, and what must follow on what.
+
+    And the names of these sinks.
+    """
     names = re.findall(r"^  # - name: (\S+)$", text.partition("\nroutes:\n")[0], re.MULTILINE)
     text = re.sub(r"^  # - name: .*\n(?:  #   .*\n)+", _uncommented, text, flags=re.MULTILINE)
-    return f"{text}\n  - name: examples\n    sinks: [audit, {', '.join(names)}]\n", names
+    routes, expect, rules = text.partition("\nexpect:\n")
+    return f"{routes}\n  - name: examples\n    sinks: [audit, {', '.join(names)}]\n{expect}{rules}", names
 
 
 def _uncommented(block: re.Match[str]) -> str:
@@ -155,3 +161,27 @@ def test_an_example_with_a_mistake_would_be_noticed(folder: Path):
     (folder / "routes.yaml").write_text(text.replace("group_by: [experiment]", "group_by: [experimnt]"))
     with pytest.raises(Exception, match="nothing to group by"):
         load(folder / "worker.yaml", environ=ENVIRON, secrets=False)
+
+
+RUN = {"topic": "/ws", "subject": "experiments/e/runs/r"}
+
+
+@pytest.mark.parametrize("end", [None, "Failed", "Canceled", "Completed", "RunCompleted"])
+def test_a_run_that_does_not_end_is_told_by_the_expectation_in_comments(folder: Path, end: str | None):
+    text, _ = with_examples((folder / "routes.yaml").read_text())
+    (folder / "routes.yaml").write_text(text)
+    config = load(folder / "worker.yaml", environ=ENVIRON, secrets=False)
+    ml = "Microsoft.MachineLearningServices"
+    running = {"id": "1", "eventType": f"{ml}.RunStatusChanged", "data": {"runStatus": "Running"}, **RUN}
+    state = {"eventType": f"{ml}.RunStatusChanged", "data": {"runStatus": end}}
+    last = {"eventType": f"{ml}.RunCompleted", "data": {}} if end == "RunCompleted" else state
+    given = [json.dumps(running).encode(), 3600.0, *([json.dumps({"id": "2", **last, **RUN}).encode()] if end else [])]
+    came = Rehearsals(config).play([*given, 13 * 3600.0], starts_at=UnixSeconds(1_767_614_400.0)).came
+    told = [(each.sink, entry) for each in came if each.event for entry in _types(each.event)]
+    assert (("oncall-mail", "Worker.ExpectationMissed") in told) == (end is None)
+    assert (("audit", "Worker.ExpectationMissed") in told) == (end is None)
+
+
+def _types(event: Event) -> list[str]:
+    """Of a digest, those of its events."""
+    return [each["type"] for each in event.data["events"]] if event.type == "Worker.Digest" else [event.type]
