@@ -104,7 +104,9 @@ class Alarms(PartitionOwner):
         # The time to give up counts from when it was missed, in this life or an earlier one.
         age = self._parts.clock() - missed.made_at
         began_at = asyncio.get_running_loop().time() - max(0.0, age)
-        job = Job(delivery, self, attempts=attempts, asked=attempts > 0, began_at=began_at, made_here=True)
+        asked = attempts > 0
+        # An earlier life may have tried it and died before it could say so.
+        job = Job(delivery, self, attempts=attempts, asked=asked, began_at=began_at, again=True, made_here=True)
         self._jobs[job] = missed
         self._parts.lanes[target.sink].submit(job)
 

@@ -300,7 +300,10 @@ class Pipeline(Settling):
     def wants_hub_end(self) -> bool:
         """Whether something would be known to be missed, if only it were known that the hub has nothing more."""
         due = self.expectations.next_due()
-        return due is not None and due < self._parts.clock() - CLOCKS_SECONDS
+        if due is None or self.stopped or self._parts.clock() - CLOCKS_SECONDS <= due:
+            return False
+        oldest = self._orderer.oldest_enqueued()
+        return self.through() <= due and (oldest is None or due < oldest)
 
     def look_for_missed(self) -> None:
         """Finds what is missing by now."""

@@ -502,3 +502,23 @@ def test_many_first_events_do_not_stand_in_the_hot_state():
             assert after["data"] == {"x": "y" * 2000}
 
     run(scene())
+
+
+def test_the_hub_is_to_be_asked_only_when_its_answer_would_tell_that_something_is_missed():
+    async def scene(stage: Scene) -> None:
+        claim = await stage.begin()
+        assert not claim.wants_hub_end
+        await stage.play(claim, message(0, started("a")))
+        await asyncio.sleep(HOUR)
+        assert not claim.wants_hub_end
+        await asyncio.sleep(10)
+        assert claim.wants_hub_end
+        ask_hub(claim, 1)
+        assert claim.wants_hub_end
+        ask_hub(claim, 0)
+        assert not claim.wants_hub_end
+        await asyncio.sleep(10)
+        assert stage.missed() == ["expectations/run-ends/a"]
+        assert not claim.wants_hub_end
+
+    play(scene)

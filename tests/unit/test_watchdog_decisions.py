@@ -185,3 +185,15 @@ def test_callbacks_of_a_client_that_was_replaced_are_ignored():
     dog.called(ZERO, 1, 10, None)
     dog.returned(ZERO, 2)
     assert dog.silent(1000) == []
+
+
+def test_where_somebody_waits_for_the_answer_the_hub_is_asked_every_few_seconds_of_quiet():
+    dog = reading()
+    asked = [now for now in range(1, 31) if dog.to_ask(now, [ZERO])]
+    assert asked == [5, 10, 15, 20, 25, 30]
+    dog.called(ZERO, 31, 10, 10)
+    assert dog.to_ask(40, [ZERO]) == []
+    dog.returned(ZERO, 41)
+    assert dog.to_ask(45, [ZERO]) == []
+    assert dog.to_ask(46, [ONE]) == []
+    assert dog.to_ask(46, [ZERO]) == [ZERO]
