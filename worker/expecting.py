@@ -24,17 +24,19 @@ class Expecting:
         self._shown: set[str] = set()
         self._full = False
 
-    def keep_rules(self) -> None:
-        """Goes over to the rules as they are now: what is pending of one that is gone is dropped."""
+    def keep_rules(self) -> bool:
+        """Goes over to the rules as they are now: what is pending of one that is gone is dropped; returns whether."""
         rules = self._parts.expect
         if rules is self._rules:
-            return
+            return False
         self._rules = rules
-        for rule, count in self._expectations.exchange(rules).items():
+        dropped = self._expectations.exchange(rules)
+        for rule, count in dropped.items():
             self._count(rule, Outcome.DROPPED, count)
             _log.warning(
                 "pending expectations dropped: their rule is gone", partition=self._partition, rule=rule, count=count
             )
+        return bool(dropped)
 
     def look(self, released: Released) -> bool:
         """An event's turn has come, for the first time; returns whether it matters that it is not looked at again."""

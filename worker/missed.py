@@ -78,4 +78,4 @@ def shown_key(key: str) -> str:
 
 def time_text(seconds: float) -> str:
     """RFC 3339 in UTC, with the seven fraction digits of Event Grid."""
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S.%f}0Z"
+    return f"{datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}0Z"

@@ -307,7 +307,8 @@ class Pipeline(Settling):
 
     def look_for_missed(self) -> None:
         """Finds what is missing by now."""
-        self._expecting.keep_rules()
+        if self._expecting.keep_rules():
+            self.changed()
         due = self.expectations.next_due()
         if due is not None and due < (through := self.through()):
             self.missed(self.expectations.miss(through, now=self._parts.clock()))

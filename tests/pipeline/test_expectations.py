@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.fakes import FakeSink
+from tests.fate import Fate, FatefulStore
 from tests.memory_store import Contents, MemoryStore
 from tests.pipeline import stage as stages
 from tests.pipeline.stage import PARTITION, Stage
@@ -522,3 +523,57 @@ def test_the_hub_is_to_be_asked_only_when_its_answer_would_tell_that_something_i
         assert not claim.wants_hub_end
 
     play(scene)
+
+
+# --- a death at every step
+
+
+async def _live(stage: Scene, messages: list[Message]) -> None:
+    """Until it is told, and that is saved."""
+    claim = await stage.begin(taken=True)
+    await stage.play(claim, *messages)
+    await asyncio.sleep(10)
+    await pass_seconds(claim, 2 * HOUR, messages[-1].sequence_number)
+    await asyncio.sleep(10)
+
+
+async def _die(contents: Contents, steps: int | None, messages: list[Message]) -> tuple[list[str], Fate]:
+    """A life that ends at a step of its store; the keys under which it told of what was missed."""
+    fate = Fate(steps)
+    async with Scene(store=FatefulStore(contents, fate), window=0).open() as stage:
+        assert isinstance(stage, Scene)
+        living, dying = asyncio.create_task(_live(stage, messages)), asyncio.create_task(fate.died.wait())
+        await asyncio.wait({living, dying}, return_when=asyncio.FIRST_COMPLETED)
+        for each in (living, dying):
+            each.cancel()
+        told = stage.sinks["out"].accepted
+        return [f"{_subject(each)} {each.idempotency_key}" for each in told if "expectations" in _subject(each)], fate
+
+
+def _subject(delivery: Delivery) -> str:
+    return delivery.released.placed.event.subject or ""
+
+
+def test_whenever_it_dies_what_is_missed_is_told_under_one_key_and_what_was_met_is_not():
+    messages = [
+        message(0, started("a"), started("b")),
+        message(1, ended("b", 60), at=60),
+        message(2, started("c", 70), at=70),
+        message(3, ended("c", 80), at=80),
+    ]
+
+    async def lives(steps: int | None) -> tuple[list[str], int]:
+        contents = Contents()
+        told, fate = await _die(contents, steps, messages)
+        stored = await MemoryStore(contents).list_checkpoints(*stages.SCOPE)
+        done = next((each["sequence_number"] for each in stored), -1)
+        again, _ = await _die(
+            contents, None, [each for each in messages if each.sequence_number > done] or messages[-1:]
+        )
+        return told + again, fate.taken
+
+    (whole,), taken = run(lives(None))
+    assert taken > 20
+    for steps in range(taken):
+        told, _ = run(lives(steps))
+        assert set(told) == {whole}, steps

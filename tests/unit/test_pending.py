@@ -10,15 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worker import pending as module
+from worker.about import Link, Severity
 from worker.decode import decode
 from worker.events import Event, Message, PartitionId, Placed, Position, UnixSeconds
 from worker.expect import ExpectRule
 from worker.filters import compile_filter
-from worker.keys import duplicate_key
+from worker.keys import duplicate_key, normal_time
 from worker.missed import Missed, time_text
+from worker.notice import notice_of
 from worker.pending import FIRST_BYTES, Expectations, Outcome, Pending
+from worker.samples import own_delivery
 
 WITHIN = 100.0
+WORKSPACE = "/subscriptions/s/resourceGroups/g/providers/Microsoft.MachineLearningServices/workspaces/w"
 
 
 def rule(name: str = "r", after: str = "A", then: str = "B", **more: Any) -> ExpectRule:
@@ -205,6 +209,24 @@ def test_a_first_event_that_is_too_large_or_too_deep_is_kept_without_its_data_an
     assert "too large" in event["data"]["cut"]
     (decoded,) = decode(Message(PartitionId("0"), 1, "", UnixSeconds(0), orjson.dumps(event)))
     assert isinstance(decoded, Event)
+
+
+def test_people_are_told_what_was_expected_of_what_and_since_when():
+    expectations = book()
+    see(expectations, "A", 0, topic=WORKSPACE, data={"x": 1})
+    (missed,) = expectations.miss(1000, now=1.0)
+    notice = notice_of(own_delivery(orjson.dumps(missed.event("/w")), "out", now=UnixSeconds(1.0)))
+    assert notice.title == "Expectation missed: r, s"
+    assert notice.severity is Severity.WARNING
+    facts = dict(notice.facts)
+    assert facts["Within"] == "100s"
+    assert facts["First event"] == "A"
+    assert facts["Due"].startswith("1970-01-01T00:01:40")
+    assert notice.link == Link("Open the workspace", f"https://ml.azure.com/home?wsid={WORKSPACE}")
+
+
+def test_an_event_of_the_first_year_is_missed_under_a_time_that_can_be_read():
+    assert normal_time(time_text(-62_135_596_800.0)) == "0001-01-01T00:00:00.0000000Z"
 
 
 @pytest.mark.parametrize("subject", ["", "x" * 300, "a\nb"])
