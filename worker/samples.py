@@ -13,7 +13,18 @@ from uuid import uuid4
 import orjson
 
 from worker.decode import decode
-from worker.events import DIGEST_TYPE, BadEvent, Event, Message, PartitionId, Placed, Position, Released, UnixSeconds
+from worker.events import (
+    DIGEST_TYPE,
+    MISSED_TYPE,
+    BadEvent,
+    Event,
+    Message,
+    PartitionId,
+    Placed,
+    Position,
+    Released,
+    UnixSeconds,
+)
 from worker.keys import idempotency_key
 from worker.notice import entry_of
 from worker.sinks import Delivery
@@ -43,12 +54,19 @@ class Sample(StrEnum):
     DRIFT = "drift"
     BLOB_CREATED = "blob-created"
     DIGEST = "digest"
+    MISSED = "missed-expectation"
 
 
 def sample_delivery(sample: Sample, sink: str, *, now: UnixSeconds, source: str | None = None) -> Delivery:
     """A new event of this kind, for this sink; `source`: of this workspace, and not of one that is named for a test."""
     usual = _ACCOUNT if sample is Sample.BLOB_CREATED else _SOURCE
-    element = _digest(sink, now) if sample is Sample.DIGEST else _single(sample, now, source or usual)
+    match sample:
+        case Sample.DIGEST:
+            element = _digest(sink, now)
+        case Sample.MISSED:
+            element = _missed(now, source or usual)
+        case _:
+            element = _single(sample, now, source or usual)
     return own_delivery(orjson.dumps(element), sink, now=now)
 
 
@@ -111,6 +129,28 @@ def _digest(sink: str, now: UnixSeconds) -> dict[str, Any]:
     }
 
 
+def _missed(now: UnixSeconds, source: str) -> dict[str, Any]:
+    """A run that began six hours ago, and did not end."""
+    began = _single(Sample.FAILED_RUN, UnixSeconds(now - 6 * 3600), source)
+    first = {**began, "data": _run(runStatus="Running")}
+    return {
+        "specversion": "1.0",
+        "id": _new_id(),
+        "source": f"/{_SLUG}",
+        "type": MISSED_TYPE,
+        "subject": f"expectations/{_SLUG}/{NAME}",
+        "time": _time(now),
+        "data": {
+            "rule": _SLUG,
+            "within": "6h",
+            "key": NAME,
+            "source": source,
+            "due": _time(now),
+            "after": first,
+        },
+    }
+
+
 def _new_id() -> str:
     return f"{_SLUG}-{uuid4()}"
 
@@ -168,4 +208,4 @@ _WHAT: dict[Sample, tuple[str, str, dict[str, Any]]] = {
         },
     ),
 }
-"""Type, subject and data of each single event."""
+"""Type, subject and data of each event that a service of Azure sends."""
