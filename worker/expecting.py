@@ -41,9 +41,9 @@ class Expecting:
     def look(self, released: Released) -> bool:
         """An event's turn has come, for the first time; returns whether it matters that it is not looked at again."""
         self.keep_rules()
-        if not self._rules:
-            return False
         placed = released.placed
+        if not self._expectations.concerns(placed.event):
+            return False
         at = time_of(placed.event, placed.message.enqueued_at)
         look = self._expectations.see(placed, at=at, late=released.late_by_ms is not None)
         for rule, outcome in look.outcomes:

@@ -138,6 +138,8 @@ class Expectations:
 
     def __init__(self) -> None:
         self._rules: tuple[ExpectRule, ...] = ()
+        self._types: frozenset[str] | None = frozenset()
+        """The types that any of them names, folded; None: of every type."""
         self._last = 0
         self._live: dict[int, Pending] = {}
         self._of: dict[tuple[str, str], list[Pending]] = {}
@@ -148,6 +150,10 @@ class Expectations:
         self._missed: dict[int, Missed] = {}
 
     # --- events
+
+    def concerns(self, event: Event) -> bool:
+        """Whether any rule may look at events of this type: what few do need not cost all."""
+        return self._types is None or event.type.casefold() in self._types
 
     def see(self, placed: Placed, *, at: UnixSeconds, late: bool) -> Look:
         """An event whose turn has come; `at` is its time. Once for each event."""
@@ -266,6 +272,7 @@ class Expectations:
     def exchange(self, rules: Iterable[ExpectRule]) -> Counter[str]:
         """Other rules from now on. What is pending of one that is gone is dropped; returns how many, by its name."""
         self._rules = of_one_subject(rules)
+        self._types = _types(self._rules)
         names = {rule.name for rule in self._rules}
         gone = [each for each in self._live.values() if each.rule not in names and each.number not in self._missed]
         for pending in gone:
@@ -307,6 +314,11 @@ class Expectations:
                 told = self._missed[pending.number] = pending.missed(made_at, self)
                 told.served, told.attempts = set(served), dict(attempts)
                 self._take_out(pending)
+
+
+def _types(rules: Iterable[ExpectRule]) -> frozenset[str] | None:
+    named = [each.event_types for rule in rules for each in (rule.after, rule.then) if each is not None]
+    return None if None in named else frozenset().union(*(each for each in named if each))
 
 
 def _kept(event: Event) -> tuple[bytes, bool]:

@@ -25,7 +25,7 @@ WITHIN = 100.0
 WORKSPACE = "/subscriptions/s/resourceGroups/g/providers/Microsoft.MachineLearningServices/workspaces/w"
 
 
-def rule(name: str = "r", after: str = "A", then: str = "B", **more: Any) -> ExpectRule:
+def rule(name: str = "r", after: str = "A", then: Any = "B", **more: Any) -> ExpectRule:
     return ExpectRule(
         **{
             "name": name,
@@ -34,7 +34,7 @@ def rule(name: str = "r", after: str = "A", then: str = "B", **more: Any) -> Exp
             "listed": None,
             "sources": None,
             "after": compile_filter({"includedEventTypes": [after]}),
-            "then": compile_filter({"includedEventTypes": [then]}),
+            "then": compile_filter({"includedEventTypes": [then]}) if isinstance(then, str) else then,
             **more,
         }
     )
@@ -165,6 +165,16 @@ def test_whether_it_matters_that_it_is_not_seen_again():
     expectations = book()
     for type_, matched in (("A", True), ("B", True), ("C", False)):
         assert expectations.see(placed(type_), at=UnixSeconds(0), late=False).matched is matched
+
+
+def test_types_that_no_rule_names_are_nobodys_concern():
+    def concerns(expectations: Expectations) -> list[str]:
+        return [each for each in "ABCD" if expectations.concerns(placed(each.lower()).event)]
+
+    assert concerns(book(rule(), rule("other", "A", "C"))) == ["A", "B", "C"]
+    assert concerns(book(rule(), rule("all", then=compile_filter({})))) == ["A", "B", "C", "D"]
+    assert concerns(book(rule(is_silence=True))) == []
+    assert concerns(Expectations()) == []
 
 
 def test_the_event_that_tells_of_it_is_the_same_in_every_life():
