@@ -81,6 +81,10 @@ class Metrics:
         self.kind_changes = self._counter(
             "order_kind_changes", "Events ordered by another kind of key than their subject's last.", "partition"
         )
+        self.spread_subjects = self._gauge(
+            "subjects_on_several_partitions",
+            "Subjects, of a sample, with events on several partitions within the last hour: these have no order.",
+        )
         self.late = self._counter("late_events", "Events that came after a later one of their subject.", "partition")
         self.duplicates = self._counter(
             "duplicate_events", "Re-sent events; same: dropped, other_data: delivered.", "partition", "kind"

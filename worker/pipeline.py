@@ -23,6 +23,7 @@ from worker.parts import Parts
 from worker.progress import Watermark
 from worker.route import Late, Target
 from worker.settling import Settling
+from worker.sightings import Sightings
 from worker.sinks import Delivery
 from worker.state import PartitionState
 from worker.unsettled import Open
@@ -42,6 +43,7 @@ class Pipeline(Settling):
     def __init__(self, partition: PartitionId, parts: Parts) -> None:
         super().__init__(partition, parts)
         self.feed = Feed()
+        self.sightings = Sightings()
         self.stopped: str | None = None
         """Why nothing is read until an operator or a new configuration says otherwise."""
         self._orderer = self.judge.orderer
@@ -184,6 +186,7 @@ class Pipeline(Settling):
         self._parts.metrics.decoded.labels(self.partition, event.schema).inc()
         if event.order_defect:
             self._parts.metrics.weak_order.labels(self.partition, event.order_defect).inc()
+        self.sightings.saw(event.key, at=placed.message.enqueued_at, keyed=placed.message.keyed)
         verdict = self.judge.see(placed, now=self._clock.now)
         if verdict is Verdict.COPY:
             self._parts.metrics.duplicates.labels(self.partition, "same").inc()

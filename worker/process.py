@@ -27,6 +27,7 @@ from worker.replay import watch
 from worker.reset import Positions
 from worker.retry import until_available
 from worker.source import Source
+from worker.spread import Spread
 from worker.stores import Store
 
 _log = structlog.get_logger()
@@ -109,8 +110,22 @@ class Process:
             ("expiry", expiry.run()),
             ("requests", self._watch(source)),
             ("replays", watch(opened.store, lambda: [each.replays for each in source.claims.values() if each.held])),
+            *self._comparing(source),
             *((f"lane {name}", lane.run()) for name, lane in opened.lanes.items()),
         ]
+
+    def _comparing(self, source: Source) -> list[tuple[str, Awaitable[None]]]:
+        if self._config.worker.order.window_seconds == 0:
+            return []  # no order is asked for: so it is where the events go on to a hub that goes by subject
+
+        opened = self._opened
+        spread = Spread(
+            opened.store,
+            lambda: [each for each in source.claims.values() if each.held],
+            metrics=opened.metrics,
+            health=opened.health,
+        )
+        return [("subjects on several partitions", spread.run())]
 
     def _shared_parts(self) -> Parts:
         opened, settings = self._opened, self._config.worker
