@@ -11,13 +11,14 @@ from itertools import count
 from typing import Any
 from unittest.mock import patch
 
+from worker import spread
 from worker import state as codec
 from worker.chains import Chain, Chains
 from worker.deadletters import DeadLetterWriter
 from worker.digests import Because
 from worker.duplicates import Duplicates, Verdict
 from worker.errors import StoreUnavailable
-from worker.events import Position
+from worker.events import PartitionId, Position
 from worker.feed import Feed
 from worker.groups import SinkGroups
 from worker.ledger import Ledger
@@ -128,6 +129,10 @@ async def _claim_success(tenure: Tenure, **changes: Any) -> None:
     tenure._version, tenure.state = version, wanted
 
 
+def _one_place(_: PartitionId) -> PartitionId:
+    return PartitionId("all.subjects")
+
+
 def _of(owner: object, name: str, instead: object) -> Callable[[], AbstractContextManager[object]]:
     return partial(patch.object, owner, name, instead)
 
@@ -149,6 +154,7 @@ BUGS: dict[str, Callable[[], AbstractContextManager[object]]] = {
     "the ledger is not asked about what is read again": _of(Ledger, "knows", _never),
     "an event does not wait for what is held of its subject": _of(SinkGroups, "_why_not_alone", _whatever_is_held),
     "repeats of the SDK are let through": _of(Feed, "put", _put_everything),
+    "samples of all partitions are stored in one place": _of(spread, "_place", _one_place),
     "a lost answer of the store is taken for a yes": _of(Tenure, "save", _claim_success),
 }
 

@@ -59,6 +59,7 @@ def check(history: History) -> list[Violation]:
         _nothing_starts_after_the_end,
         _released_is_over,
         _bounded,
+        _no_false_alarm,
         _bad_input_is_a_letter,
         _nothing_fails,
     ):
@@ -422,7 +423,7 @@ def _bounded(facts: Facts) -> Iterable[Violation]:
     limits = dict(facts.history.limits)
     limits["held"] += limits["in_flight"]  # what was in flight is held when it is read again
     for load in facts.history.of(Load):
-        if load.value > limits[load.what] + _ARRAY:
+        if load.what in limits and load.value > limits[load.what] + _ARRAY:
             text = f"{load.what} is {load.value:g} in {load.life}, the limit {limits[load.what]:g}"
             yield Violation("6 bounded", load.time, text)
     tries: dict[tuple[str, str, str], int] = defaultdict(int)
@@ -431,6 +432,13 @@ def _bounded(facts: Facts) -> Iterable[Violation]:
         if tries[attempt.life, attempt.element.uid, attempt.sink] == _ATTEMPTS_PER_LIFE:
             yield Violation("6 bounded", attempt.time, f"{attempt.element.uid} is tried for ever at {attempt.sink}")
     yield from _concurrency(facts)
+
+
+def _no_false_alarm(facts: Facts) -> Iterable[Violation]:
+    """Each subject has its partition here, whoever owns that: none may be said to be on several."""
+    for load in facts.history.of(Load):
+        if load.what == "spread_subjects":
+            yield Violation("a false alarm", load.time, f"{load.life} says that subjects are on several partitions")
 
 
 def _concurrency(facts: Facts) -> Iterable[Violation]:

@@ -166,7 +166,7 @@ class LifeEvent:
 
 @dataclass(slots=True)
 class Load:
-    """A process counts more of something than ever before: in_flight, held."""
+    """A process counts more of something than ever before: in_flight, held, spread_subjects."""
 
     at: int
     time: float
