@@ -186,7 +186,8 @@ class Pipeline(Settling):
         self._parts.metrics.decoded.labels(self.partition, event.schema).inc()
         if event.order_defect:
             self._parts.metrics.weak_order.labels(self.partition, event.order_defect).inc()
-        self.sightings.saw(event.key, at=placed.message.enqueued_at, keyed=placed.message.keyed)
+        if self._parts.order.window_seconds != 0:  # else no order is asked for
+            self.sightings.saw(event.key, at=placed.message.enqueued_at, keyed=placed.message.keyed)
         verdict = self.judge.see(placed, now=self._clock.now)
         if verdict is Verdict.COPY:
             self._parts.metrics.duplicates.labels(self.partition, "same").inc()

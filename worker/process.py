@@ -98,6 +98,11 @@ class Process:
 
     def _lifelong(self, source: Source) -> list[tuple[str, Awaitable[None]]]:
         opened = self._opened
+
+        def held() -> list[Claim]:
+            return [each for each in source.claims.values() if each.held]
+
+        spread = Spread(opened.store, held, metrics=opened.metrics, health=opened.health)
         expiry = Expiry(
             opened.store,
             opened.metrics,
@@ -109,23 +114,10 @@ class Process:
             ("dead letters", self._letters.run()),
             ("expiry", expiry.run()),
             ("requests", self._watch(source)),
-            ("replays", watch(opened.store, lambda: [each.replays for each in source.claims.values() if each.held])),
-            *self._comparing(source),
+            ("replays", watch(opened.store, lambda: [each.replays for each in held()])),
+            ("subjects on several partitions", spread.run()),
             *((f"lane {name}", lane.run()) for name, lane in opened.lanes.items()),
         ]
-
-    def _comparing(self, source: Source) -> list[tuple[str, Awaitable[None]]]:
-        if self._config.worker.order.window_seconds == 0:
-            return []  # no order is asked for: so it is where the events go on to a hub that goes by subject
-
-        opened = self._opened
-        spread = Spread(
-            opened.store,
-            lambda: [each for each in source.claims.values() if each.held],
-            metrics=opened.metrics,
-            health=opened.health,
-        )
-        return [("subjects on several partitions", spread.run())]
 
     def _shared_parts(self) -> Parts:
         opened, settings = self._opened, self._config.worker

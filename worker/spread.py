@@ -74,8 +74,8 @@ class Spread:
                 _log.debug("samples not compared", error=str(error))  # the keeper says that the store is away
 
     async def _compare(self, own: dict[PartitionId, Sightings]) -> None:
-        partitions = await self._store.state_versions() if own else {}
         samples = {partition: each.sample() for partition, each in own.items()}
+        partitions = await self._store.state_versions() if any(samples.values()) else {}
         if len(partitions) > 1:
             for partition, sample in samples.items():
                 await self._write(partition, sightings.encode(sample))
@@ -108,8 +108,8 @@ class Spread:
 
 
 def _about(own: dict[PartitionId, Sightings], split: Split) -> tuple[str, bool] | None:
-    found = (own[partition].about(split.digest) for partition in split.partitions if partition in own)
-    return next((each for each in found if each), None)
+    """The subject's text and whether it came with a key, where it has been on a partition of ours at all."""
+    return next((found for each in own.values() if (found := each.about(split.digest))), None)
 
 
 def _place(partition: PartitionId) -> PartitionId:

@@ -25,9 +25,11 @@ TEN_MINUTES = 600.0
 
 
 @asynccontextmanager
-async def process(store: MemoryStore, *partitions: PartitionId) -> AsyncIterator[tuple[Stage, list[Claim]]]:
+async def process(
+    store: MemoryStore, *partitions: PartitionId, window: float = 1
+) -> AsyncIterator[tuple[Stage, list[Claim]]]:
     """One process that owns these partitions and compares samples."""
-    stage = Stage({"out": FakeSink()}, store=store, window=1)
+    stage = Stage({"out": FakeSink()}, store=store, window=window)
     async with stage.open():
         claims = [Claim(partition, f"{partition} of {id(stage)}", stage.parts) for partition in partitions]
         stage.running += [asyncio.create_task(claim.run()) for claim in claims]
@@ -100,6 +102,26 @@ def test_a_subject_on_partitions_of_two_processes_is_noticed_by_both():
     run(play())
 
 
+def test_a_process_says_what_concerns_its_partitions_only():
+    async def play() -> None:
+        store = MemoryStore()
+        elsewhere = PartitionId("7")
+        async with (
+            process(store, PARTITION, OTHER) as (stage, (one, other)),
+            process(store, elsewhere) as (second, (third,)),
+        ):
+            await _here_and_there((stage, one), (stage, other))
+            await second.play(third, on(elsewhere, 1, "another", 0))
+            await asyncio.sleep(COMPARED)
+            assert (spread_subjects(stage), spread_subjects(second)) == (1, 0)
+
+            await second.play(third, on(elsewhere, 2, "run", 5))
+            await asyncio.sleep(2 * COMPARED)
+            assert (spread_subjects(stage), spread_subjects(second)) == (1, 1)
+
+    run(play())
+
+
 def test_where_there_is_a_key_the_subscription_is_not_blamed():
     async def play() -> None:
         async with process(MemoryStore(), PARTITION, OTHER) as (stage, (one, other)):
@@ -157,6 +179,19 @@ def test_a_hub_of_one_partition_costs_the_store_nothing():
             await stage.play(one, on(PARTITION, 1, "run", 0))
             await asyncio.sleep(TEN_MINUTES)
 
+            assert not [place for place, _ in store.contents.memory if place.endswith(".subjects")]
+
+    run(play())
+
+
+def test_without_a_window_no_order_is_asked_for_and_nothing_is_compared():
+    async def play() -> None:
+        store = MemoryStore()
+        async with process(store, PARTITION, OTHER, window=0) as (stage, (one, other)):
+            await _here_and_there((stage, one), (stage, other))
+            await asyncio.sleep(TEN_MINUTES)
+
+            assert (spread_subjects(stage), stage.parts.health.notes()) == (0, {})
             assert not [place for place, _ in store.contents.memory if place.endswith(".subjects")]
 
     run(play())

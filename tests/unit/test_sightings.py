@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.events import PartitionId, Subject, UnixSeconds
-from worker.sightings import Sample, Sightings, Split, decode, encode, splits
+from worker.sightings import Sample, Sighting, Sightings, Split, decode, encode, splits
 
 START = 1_700_000_000.0
 HOUR = 3600.0
@@ -143,12 +143,15 @@ def test_what_the_sample_of_a_partition_without_an_owner_has_kept_too_long_does_
     late = samples([("1", "run", 7 * HOUR), ("1", "run", 7 * HOUR + 1), ("2", "run", 7 * HOUR + 10)])
 
     assert splits(stored | late) == [], "of the earlier one nothing is known any more: one move"
+    at_last = [("1", "run", 6 * HOUR), ("2", "run", 6 * HOUR)]
+    assert len(splits(samples([("0", "run", 0), *at_last]))) == 1
 
 
 def test_a_sample_is_the_same_after_it_was_stored_and_holds_no_text():
     sample = samples([("0", "secret", 0), ("0", "b", 1), ("0", "secret", 2.5)])[PartitionId("0")]
 
     assert decode(encode(sample)) == sample
+    assert encode({"a1": Sighting(UnixSeconds(1.0), UnixSeconds(2.5))}) == b'{"format":1,"seen":{"a1":[1.0,2.5]}}'
     assert b"secret" not in encode(sample)
 
 
@@ -156,6 +159,12 @@ def test_what_is_no_sample_of_this_version_is_an_empty_one():
     for payload in (b"", b"[]", b"{}", b'{"format":2,"seen":{"a":[1,2]}}', b'{"format":1,"seen":{"a":[1]}}'):
         assert decode(payload) == {}
     assert decode(b'{"format":1,"seen":[]}') == {}
+
+
+def test_by_default_a_sample_has_two_hundred_and_fifty_six_subjects():
+    seen = [("0", str(number), 0.0) for number in range(300)]
+
+    assert len(samples(seen)[PartitionId("0")]) == 256
 
 
 # --- properties
