@@ -155,6 +155,14 @@ def test_a_sample_is_the_same_after_it_was_stored_and_holds_no_text():
     assert b"secret" not in encode(sample)
 
 
+def test_the_hash_of_a_subject_is_the_same_in_every_process_and_version():
+    assert list(samples([("0", "run", 0)])[PartitionId("0")]) == ["d584b1553005c20c"]
+
+
+def test_a_subject_that_is_no_proper_text_is_a_subject_too():
+    assert len(samples([("0", "\ud800", 0)])[PartitionId("0")]) == 1
+
+
 def test_what_is_no_sample_of_this_version_is_an_empty_one():
     for payload in (b"", b"[]", b"{}", b'{"format":2,"seen":{"a":[1,2]}}', b'{"format":1,"seen":{"a":[1]}}'):
         assert decode(payload) == {}
@@ -162,9 +170,11 @@ def test_what_is_no_sample_of_this_version_is_an_empty_one():
 
 
 def test_by_default_a_sample_has_two_hundred_and_fifty_six_subjects():
-    seen = [("0", str(number), 0.0) for number in range(300)]
+    sightings = Sightings()
+    for number in range(300):
+        sightings.saw(subject(str(number)), at=UnixSeconds(START), keyed=True)
 
-    assert len(samples(seen)[PartitionId("0")]) == 256
+    assert len(sightings.sample()) == 256
 
 
 # --- properties
