@@ -12,7 +12,8 @@ keys        what events are compared by
 judge       late or not, a copy or not: duplicates (re-sent events recognised) and order (one subject's events in order,
             disorder: and how long they should wait for each other)
 sightings   a sample of the subjects of a partition; spread: whether one comes on several partitions
-route       which sinks an event is for; filters and operators say what a filter means
+route       which sinks an event is for; filters and operators say what a filter means; latest: who is superseded;
+            unchanged: who says what its sink has already
 quiet       when a sink is told: at once, with others, or not now; groups: who is told together; digests: what of;
             outbox: sends digests; shelf: keeps what waits for one
 deliver     one lane per sink: attempts, retries, giving up; chains: whose turn it is; breaker: whether any may flow;

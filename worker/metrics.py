@@ -138,6 +138,18 @@ class Metrics:
         self.digest_held = self._gauge(
             "digest_held_events", "Events that are settled and wait to be told in a digest.", "partition", "sink"
         )
+        self.superseded = self._counter(
+            "superseded_events",
+            "Events not delivered, because a newer one of their subject was released with them (only: latest).",
+            "route",
+            "sink",
+        )
+        self.unchanged = self._counter(
+            "unchanged_events",
+            "Events not delivered, because their value is the last that the sink got of their subject (changed).",
+            "route",
+            "sink",
+        )
         self.muted = self._counter(
             "muted_events",
             "Events that a sink was not told: a mute window says drop or dead_letter, or is full.",

@@ -5,7 +5,7 @@ partition is (the claim does). What becomes of the deliveries, and when an event
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 
@@ -19,6 +19,7 @@ from worker.events import BadEvent, Event, Message, PartitionId, Placed, Positio
 from worker.feed import Feed
 from worker.keys import data_digest, duplicate_key, idempotency_key
 from worker.lag import Lag
+from worker.latest import superseded
 from worker.parts import Parts
 from worker.progress import Watermark
 from worker.route import Late, Target
@@ -26,6 +27,7 @@ from worker.settling import Settling
 from worker.sightings import Sightings
 from worker.sinks import Delivery
 from worker.state import PartitionState
+from worker.unchanged import value_digest
 from worker.unsettled import Open
 
 _log = structlog.get_logger()
@@ -198,14 +200,13 @@ class Pipeline(Settling):
             self._parts.metrics.duplicates.labels(self.partition, "other_data").inc()
         late = self.judge.add(placed, now=self._clock.now)
         if late is not None:
-            self._dispatch(late)
+            self._dispatch(late, self._parts.routes.match(event))
         self._make_room_for_held()
 
     def _make_room_for_held(self) -> None:
         early = min(self._orderer.held - self._held_limit, self._room.left)
         if early > 0:
-            for released in self._orderer.release_early(now=self._clock.now, at_most=early):
-                self._dispatch(released)
+            self._dispatch_all(self._orderer.release_early(now=self._clock.now, at_most=early))
 
     @property
     def _held_limit(self) -> int:
@@ -232,8 +233,7 @@ class Pipeline(Settling):
     def _release(self, now: UnixSeconds) -> None:
         if self._reading_again:
             return
-        for released in self._orderer.due(now=now, at_most=self._room.left):
-            self._dispatch(released)
+        self._dispatch_all(self._orderer.due(now=now, at_most=self._room.left))
 
     async def _release_due(self) -> None:
         """Releases what is due now, also when no message comes to say what time it is."""
@@ -245,13 +245,22 @@ class Pipeline(Settling):
                 return
             await self._room.wait(self._look)
 
-    def _dispatch(self, released: Released) -> None:
+    def _dispatch_all(self, together: list[Released]) -> None:
+        """Events that are released at one moment: some routes want only the newest of them."""
+        routes = self._parts.routes
+        if not routes.some_want_latest:
+            for released in together:
+                self._dispatch(released, routes.match(released.placed.event))
+            return
+        matched = [routes.match(released.placed.event) for released in together]
+        for released, targets, newer_at in zip(together, matched, superseded(together, matched), strict=True):
+            self._dispatch(released, targets, newer_at)
+
+    def _dispatch(self, released: Released, targets: Sequence[Target], newer_at: frozenset[str] = frozenset()) -> None:
         placed = released.placed
-        event = placed.event
         self._parts.metrics.released.labels(self.partition).inc()
         if released.late_by_ms is not None:
             self._parts.metrics.late.labels(self.partition).inc()
-        targets = self._parts.routes.match(event)
         served = self._progress.served_by(placed.position)
         wanted = [target for target in targets if target.sink not in served and not _dropped(released, target)]
         entry = Open(placed.duplicate_key, placed.digest, len(wanted))
@@ -260,7 +269,18 @@ class Pipeline(Settling):
             return
         self._unsettled.open(placed.position, entry)
         for target in wanted:
-            self._send(released, target)
+            if target.sink in newer_at and not self._may_be_known(placed.position, target):
+                self._parts.metrics.superseded.labels(target.route, target.sink).inc()
+                self._part_done(placed.position, target.sink, "superseded")
+            else:
+                self._send(released, target)
+
+    def _may_be_known(self, position: Position, target: Target) -> bool:
+        """Whether an earlier life may have delivered it and died before that was saved.
+
+        Then the value that the sink has is this event's, and not the one remembered: it must not be passed over.
+        """
+        return target.changed is not None and position.sequence_number <= self._taken_before
 
     def _send(self, released: Released, target: Target) -> None:
         key = idempotency_key(released.placed.event, target.sink, released.data_digest)
@@ -270,7 +290,10 @@ class Pipeline(Settling):
             self._give_up(delivery, "late", detail, attempts=0)  # nothing waits for it: it is out of order anyway
             return
         again = released.placed.message.enqueued_at <= self._began_at + _CLOCKS_SECONDS
-        self._parts.lanes[target.sink].submit(self._unsettled.job(delivery, self, again=again))
+        job = self._unsettled.job(delivery, self, again=again)
+        if target.changed is not None:
+            job.value = value_digest(target.changed, released.placed.event)
+        self._parts.lanes[target.sink].submit(job)
 
     # --- time and room
 
