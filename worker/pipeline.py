@@ -269,18 +269,16 @@ class Pipeline(Settling):
             return
         self._unsettled.open(placed.position, entry)
         for target in wanted:
-            if target.sink in newer_at and not self._may_be_known(placed.position, target):
+            # Where its value may be what the sink has, though not what is remembered, it must not be passed over.
+            if target.sink in newer_at and not (target.changed and self._may_have_been_tried(placed)):
                 self._parts.metrics.superseded.labels(target.route, target.sink).inc()
                 self._part_done(placed.position, target.sink, "superseded")
             else:
                 self._send(released, target)
 
-    def _may_be_known(self, position: Position, target: Target) -> bool:
-        """Whether an earlier life may have delivered it and died before that was saved.
-
-        Then the value that the sink has is this event's, and not the one remembered: it must not be passed over.
-        """
-        return target.changed is not None and position.sequence_number <= self._taken_before
+    def _may_have_been_tried(self, placed: Placed) -> bool:
+        """Whether it was in the hub before this life began: an earlier one may have died before it could save that."""
+        return placed.message.enqueued_at <= self._began_at + _CLOCKS_SECONDS
 
     def _send(self, released: Released, target: Target) -> None:
         key = idempotency_key(released.placed.event, target.sink, released.data_digest)
@@ -289,8 +287,7 @@ class Pipeline(Settling):
             detail = f"came {released.late_by_ms} ms after a later event of its subject was released"
             self._give_up(delivery, "late", detail, attempts=0)  # nothing waits for it: it is out of order anyway
             return
-        again = released.placed.message.enqueued_at <= self._began_at + _CLOCKS_SECONDS
-        job = self._unsettled.job(delivery, self, again=again)
+        job = self._unsettled.job(delivery, self, again=self._may_have_been_tried(released.placed))
         if target.changed is not None:
             job.value = value_digest(target.changed, released.placed.event)
         self._parts.lanes[target.sink].submit(job)
