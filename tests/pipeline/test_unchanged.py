@@ -302,7 +302,7 @@ class _Dying(MemoryStore):
 
 
 class _Mirror(FakeSink):
-    """A destination that has what it was sent last. Now and then it fails, before that or after; dies with its process."""
+    """A destination that has what it was sent last; dies with its process. Now and then it fails, before or after."""
 
     def __init__(self, store: _Dying, log: list[tuple[str, str]]) -> None:
         super().__init__()
@@ -339,7 +339,7 @@ async def _life(
         messages = [message(n, version(n, etag), at=10 * (n + n % 2)) for n, etag in enumerate(_ETAGS)]
         for some in [[each] for each in messages] if first else [messages]:
             if not store.dead.is_set():
-                await playing.play(claim, *some, last=len(messages) - 1)
+                await playing.play(claim, *some)
                 await asyncio.wait({waiting}, timeout=8)
         await asyncio.wait({waiting}, timeout=100)
         waiting.cancel()
