@@ -47,9 +47,14 @@ def _window(value: object) -> object:
     return value
 
 
-def _changed(text: str) -> str:
-    changed_key(text)
-    return text
+_ChangedText = Annotated[str, Field(pattern=r"""^(etag|data(\.[^.\[]+|\['([^']|'')*'\]|\["([^"]|"")*"\])*)$""")]
+"""What is compared, as far as a pattern can say it."""
+
+
+def _changed(value: object) -> object:
+    if isinstance(value, str):
+        changed_key(value)
+    return value
 
 
 def _exactly_one(values: Mapping[str, object], *keys: str) -> None:
@@ -248,7 +253,7 @@ class RouteSettings(Settings):
     only: Literal["latest"] | None = None
     """latest: of the events of a subject that are released together, only the newest that this route sends to a sink is
     delivered, the others are superseded: settled and counted. Left out: each is delivered."""
-    changed: Annotated[str, AfterValidator(_changed)] | None = None
+    changed: Annotated[str, BeforeValidator(_changed, json_schema_input_type=_ChangedText)] | None = None
     """An event with the same value of this as the last one that the sink got of its subject is unchanged: settled and
     counted. etag (`data.eTag`, in any case), or a key in the data as filters have them, such as `data.contentLength`.
     Left out: each is delivered."""

@@ -152,3 +152,24 @@ def test_more_events_than_may_be_in_flight_all_come(tmp_path):
     config = load(write(tmp_path, worker, ROUTES.replace("LATE", "drop")), secrets=False)
     body = b"[" + b",".join(event(str(number), subject=f"runs/{number}") for number in range(100)) + b"]"
     assert len(ids(Rehearsals(config).play([body], starts_at=MONDAY_NOON))) == 100
+
+
+def test_the_newest_alone_and_what_is_unchanged_are_played_and_counted(play):
+    routes = ROUTES.replace("late: LATE", "only: latest\n    changed: etag\n    late: drop").replace("[audit]", "[]")
+    routes = routes.partition("  - name: all")[0].replace("  - { name: audit, kind: log }\n", "")
+
+    def write(event_id: str, at: int, etag: str) -> bytes:
+        return event(event_id, at=at, data={"eTag": etag})
+
+    performance = play(
+        event("before", data={"eTag": "X"}, subject="runs/2"),
+        write("b", 2, "B"),
+        10.0,
+        orjson.dumps([orjson.loads(write(each, at, etag)) for each, at, etag in (("d", 4, "D"), ("c", 3, "C"))]),
+        10.0,
+        write("e", 5, "D"),
+        write("f", 6, "F"),
+        routes=routes,
+    )
+    assert ids(performance) == ["before", "b", "d", "f"]
+    assert performance.settled == {"delivered": 4, "superseded": 1, "unchanged": 1}
