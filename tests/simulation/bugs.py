@@ -11,9 +11,9 @@ from itertools import count
 from typing import Any
 from unittest.mock import patch
 
-from worker import spread
+from worker import pipeline, spread
 from worker import state as codec
-from worker.chains import Chain, Chains
+from worker.chains import Chain, Chains, Job
 from worker.deadletters import DeadLetterWriter
 from worker.digests import Because
 from worker.duplicates import Duplicates, Verdict
@@ -21,6 +21,7 @@ from worker.errors import StoreUnavailable
 from worker.events import PartitionId, Position
 from worker.feed import Feed
 from worker.groups import SinkGroups
+from worker.latest import superseded
 from worker.ledger import Ledger
 from worker.ownership import Tenure
 from worker.pipeline import Pipeline
@@ -32,6 +33,7 @@ _encode = codec.encode
 _see = Duplicates.see
 _put = DeadLetterWriter.put
 _later = Chains.later
+_may_start = Pipeline.may_start
 _why_not_alone = SinkGroups._why_not_alone
 _groups_snapshot = SinkGroups.snapshot
 _sightings = count(10**9)
@@ -133,6 +135,18 @@ def _one_place(_: PartitionId) -> PartitionId:
     return PartitionId("all.subjects")
 
 
+def _keep_the_oldest(together: list[Any], matched: list[Any]) -> list[frozenset[str]]:
+    return superseded(together[::-1], matched[::-1])[::-1]
+
+
+async def _note_and_start(owner: Pipeline, job: Job) -> bool:
+    """What is about to be sent counts as what the sink has: when that fails, the next attempt is unchanged."""
+    may = await _may_start(owner, job)
+    if may:
+        owner._note_value(job, job.value)
+    return may
+
+
 def _of(owner: object, name: str, instead: object) -> Callable[[], AbstractContextManager[object]]:
     return partial(patch.object, owner, name, instead)
 
@@ -156,6 +170,8 @@ BUGS: dict[str, Callable[[], AbstractContextManager[object]]] = {
     "repeats of the SDK are let through": _of(Feed, "put", _put_everything),
     "samples of all partitions are stored in one place": _of(spread, "_place", _one_place),
     "a lost answer of the store is taken for a yes": _of(Tenure, "save", _claim_success),
+    "the oldest is delivered instead of the newest": _of(pipeline, "superseded", _keep_the_oldest),
+    "a value counts before its event is accepted": _of(Pipeline, "may_start", _note_and_start),
 }
 
 

@@ -43,6 +43,7 @@ def check(history: History) -> list[Violation]:
     for judge in (
         _nothing_lost,
         _checkpoint_passes_nothing_unsettled,
+        _ends_with_the_newest_value,
         _in_order,
         _one_at_a_time,
         _late_is_said,
@@ -77,7 +78,7 @@ def _nothing_lost(facts: Facts) -> Iterable[Violation]:
     for message in facts.messages.values():
         for element in message.elements:
             for sink in element.sinks:
-                if (element.uid, sink) not in facts.done and not facts.may_be_dropped(element, sink):
+                if (element.uid, sink) not in facts.done and not facts.may_be_left_out(element, sink):
                     yield Violation("1 nothing lost", message.time, f"{element.uid} is nowhere: sink {sink!r}")
 
 
@@ -98,9 +99,32 @@ def _checkpoint_passes_nothing_unsettled(facts: Facts) -> Iterable[Violation]:
                     if sink == DIGEST:
                         continue  # settled when it has joined a group: that it is told is seen at the end
                     done_at = facts.done.get((element.uid, sink))
-                    if (done_at is None or done_at > write.at) and not facts.may_be_dropped(element, sink):
+                    if (done_at is None or done_at > write.at) and not facts.may_be_left_out(element, sink):
                         text = f"checkpoint {write.number} of {write.partition} by {write.life} passes {element.uid}"
                         yield Violation("1 nothing lost", write.time, f"{text} at {number}: sink {sink!r}")
+
+
+def _ends_with_the_newest_value(facts: Facts) -> Iterable[Violation]:
+    """Who is sent only what has changed has the value of the newest event at the end.
+
+    Provable where nothing came late or became a dead letter: what the sink has then is not what was sent it last.
+    """
+    for sink in facts.history.changed:
+        last: dict[tuple[str, str], Attempt] = {}
+        for attempt in facts.attempts:
+            if attempt.sink == sink and attempt.acted:
+                place = attempt.partition, attempt.element.subject
+                last[place] = max(last.get(place, attempt), attempt, key=lambda each: each.landed_at or 0)
+        for (partition, subject, _), rivals in facts.rivals.items():
+            elements = [each for _, each in rivals if sink in each.sinks]
+            doubtful = any(facts.may_ever_be_late(each) or (each.uid, sink) in facts.lettered for each in elements)
+            if not elements or doubtful:
+                continue
+            newest = max(elements, key=lambda each: each.order)
+            has = last.get((partition, subject))
+            if has is None or has.element.value != newest.value:
+                text = f"{sink} ends with {has and has.element.uid} of {subject}, and the newest is {newest.uid}"
+                yield Violation("1 nothing lost", facts.history.virtual_seconds, text)
 
 
 # --- 2. in order per subject

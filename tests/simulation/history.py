@@ -23,6 +23,8 @@ class Element:
     sinks: tuple[str, ...]
     """Where it is to arrive; ("",) for what cannot be decoded: it is to become a dead letter."""
     copy: bool = False
+    value: str = ""
+    """What a route may compare it by."""
 
 
 @dataclass(slots=True)
@@ -190,6 +192,10 @@ class History:
     sheds: bool
     """Whether a sink that fills its partition gives up what waits for it."""
     lease_seconds: float
+    latest: tuple[str, ...] = ()
+    """The sinks of which a route says `only: latest`."""
+    changed: tuple[str, ...] = ()
+    """Those of which a route says `changed`."""
     entries: list[Any] = field(default_factory=list)
     """Of the kinds above, in order."""
     counts: Counter[str] = field(default_factory=Counter)

@@ -39,6 +39,9 @@ class Variant:
     concurrency: int
     quiet: int
     """Which of the ways to tell of several together."""
+    only: Literal["latest"] | None
+    changed: tuple[str, ...] | None
+    """Both of the idempotent sink."""
 
 
 _AUTO = {"min_seconds": 0.5, "max_seconds": 8, "late_target": 0.2}
@@ -60,7 +63,7 @@ class _CostlySettings(SinkSettings):
     timeout_seconds: float = 2.0
 
 
-def variant(random: Random) -> Variant:
+def variant(random: Random, more: Random) -> Variant:
     return Variant(
         window_seconds=random.choice((0, 1, 1, "auto")),
         state_interval_seconds=random.choice((0.2, 1)),
@@ -71,6 +74,8 @@ def variant(random: Random) -> Variant:
         overflow=random.choice(("block", "block", "dead_letter")),
         concurrency=random.choice((2, 16)),
         quiet=random.randrange(len(_QUIET)),
+        only=more.choice((None, None, "latest")),
+        changed=more.choice((None, None, ("data", "etag"))),
     )
 
 
@@ -88,7 +93,14 @@ def config(chosen: Variant) -> Config:
     )
     specs = (
         RouteSpec("all", (PLAIN,), compile_filter({"includedEventTypes": ["Sim.All"]})),
-        RouteSpec("idempotent", (IDEMPOTENT,), compile_filter({"includedEventTypes": ["Sim.All"]}), late=chosen.late),
+        RouteSpec(
+            "idempotent",
+            (IDEMPOTENT,),
+            compile_filter({"includedEventTypes": ["Sim.All"]}),
+            late=chosen.late,
+            only=chosen.only,
+            changed=chosen.changed,
+        ),
         RouteSpec("some", (LEDGER,), compile_filter({"includedEventTypes": ["Sim.Some"]})),
         RouteSpec("told", (DIGEST,), compile_filter({"includedEventTypes": ["Sim.Told"]})),
     )
