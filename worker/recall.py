@@ -112,6 +112,10 @@ class Recall:
             await self._remember(slices, values=state.values_from is not None)
         except PartDamaged as error:
             self._lost("in the state", str(error))
+        if self._too_many.is_set():
+            # A later value may have been in what is lost: the earlier one is no longer what the sink has.
+            self._judge.values.clear()
+            self._values_from = self._generation
         self._count_parts()
 
     async def _read(self, name: str) -> bytes | None:

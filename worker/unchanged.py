@@ -60,6 +60,10 @@ def _digest(content: object) -> bytes:
     return sha256(orjson.dumps(content, default=str, option=orjson.OPT_SORT_KEYS)).digest()[:DIGEST_BYTES]
 
 
+def _place(sink: str, subject: Subject) -> _Place:
+    return sink, _digest([*subject])
+
+
 class _Known:
     """What is known of one place."""
 
@@ -91,14 +95,14 @@ class LastValues:
         """Whether this value is what the sink has."""
         if value == NOTHING or sink not in self._sinks:
             return False
-        known = self._known.get((sink, _digest(subject)))
+        known = self._known.get(_place(sink, subject))
         return known is not None and known.value == value and now - known.at <= self._memory_seconds
 
     def note(self, sink: str, subject: Subject, value: bytes, *, now: UnixSeconds) -> None:
         """The sink has this value from now on; NOTHING: it is not known what it has."""
         if value == NOTHING and sink not in self._sinks:
             return
-        place = sink, _digest(subject)
+        place = _place(sink, subject)
         if value == NOTHING and place not in self._known:
             return
         self._put(place, value, now)
@@ -126,6 +130,10 @@ class LastValues:
         for sink, subject, value, at in rows:
             self._put((sink, subject), value, at)
         self._forget()
+
+    def clear(self) -> None:
+        """It is not known any more what any sink has."""
+        self._known.clear()
 
     def _put(self, place: _Place, value: bytes, at: UnixSeconds) -> None:
         self.changes += 1

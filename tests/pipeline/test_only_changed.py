@@ -241,6 +241,29 @@ def test_a_version_that_knows_nothing_of_it_leaves_nothing_that_could_be_wrong()
     run(scene(in_a_part=True))
 
 
+def test_when_some_of_the_memory_is_lost_an_earlier_value_does_not_count():
+    async def scene():
+        async with stage(CHANGED).open() as first:
+            claim = await first.begin()
+            await first.play(claim, *versions("A"))
+            for start in range(1, 700, 100):
+                crowd = (message(n, version(0, "A", subject=f"s{n}")) for n in range(start, start + 100))
+                await first.play(claim, *crowd)
+                await asyncio.sleep(1)
+            await first.end(claim)
+            assert (await first.state()).memory_parts
+        async with stage(CHANGED, store=first.store).open() as second:
+            assert await played(second, *versions("B", first=1_000)) == ["a-1000"]
+        stored = await first.store.read_state(PARTITION)
+        assert stored is not None
+        damaged = replace(codec.decode(stored.payload), memory_since={"format": 1})
+        await first.store.write_state(PARTITION, codec.encode(damaged), expected=stored.version)
+        async with stage(CHANGED, store=first.store).open() as third:
+            assert await played(third, *versions("A", "A", first=2_000)) == ["a-2000"]
+
+    run(scene())
+
+
 def test_with_only_latest_what_an_earlier_life_may_have_delivered_is_not_passed_over():
     """It was delivered, and that was not saved: the sink has another value than what is remembered."""
 
