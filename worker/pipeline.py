@@ -60,6 +60,8 @@ class Pipeline(Settling):
         self._taken = self._taken_before = _NONE
         """The last message taken in, and the last one an earlier life had taken in."""
         self._began_at = 0.0
+        self._first_life = False
+        """Nobody has had the partition before."""
 
     # --- the way of an event
 
@@ -269,12 +271,15 @@ class Pipeline(Settling):
             return
         self._unsettled.open(placed.position, entry)
         for target in wanted:
-            # Where its value may be what the sink has, though not what is remembered, it must not be passed over.
-            if target.sink in newer_at and not (target.changed and self._may_have_been_tried(placed)):
+            if target.sink in newer_at and not (target.changed and self._may_be_known(placed)):
                 self._parts.metrics.superseded.labels(target.route, target.sink).inc()
                 self._part_done(placed.position, target.sink, "superseded")
             else:
                 self._send(released, target)
+
+    def _may_be_known(self, placed: Placed) -> bool:
+        """Whether its value may be what a sink has, though not what is remembered: then it must not be passed over."""
+        return not self._first_life and self._may_have_been_tried(placed)
 
     def _may_have_been_tried(self, placed: Placed) -> bool:
         """Whether it was in the hub before this life began: an earlier one may have died before it could save that."""
@@ -310,6 +315,7 @@ class Pipeline(Settling):
         """Goes on from what an earlier generation left."""
         super().restore(state, checkpoint)
         self._began_at = self._parts.clock()
+        self._first_life = state.generation == 1 and checkpoint is None
         self._clock.read_at = asyncio.get_running_loop().time()
         watermark, read = self._progress.watermark, self._progress.read
         self._taken = _NONE if watermark is None else watermark.sequence_number

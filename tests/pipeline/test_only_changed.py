@@ -177,8 +177,8 @@ def test_with_only_latest_what_comes_back_to_the_old_value_is_not_delivered():
         async with stage(replace(CHANGED, only="latest")).open() as playing:
             claim = await playing.begin()
             await playing.play(claim, *versions("A"))
-            await playing.play(claim, message(1, version(1, "B"), version(2, "A"), at=2_000))
-            await playing.play(claim, message(2, version(3, "A"), version(4, "B"), at=2_001))
+            await playing.play(claim, message(1, version(1, "B"), version(2, "A"), at=1))
+            await playing.play(claim, message(2, version(3, "A"), version(4, "B"), at=2))
             await asyncio.sleep(30)
             assert playing.sinks["out"].ids == ["a-0", "a-4"]
 
@@ -283,6 +283,33 @@ def test_with_only_latest_what_an_earlier_life_may_have_delivered_is_not_passed_
             await second.play(claim, message(1, version(1, "B"), at=8), message(2, version(2, "A"), at=8))
             await asyncio.sleep(30)
             assert second.sinks["out"].ids == ["a-1", "a-2"]
+
+    run(scene())
+
+
+def test_the_same_when_the_state_is_lost_and_the_checkpoint_says_that_somebody_was_there():
+    async def scene():
+        route = replace(CHANGED, only="latest")
+        async with stage(route, window=5, ledger=True).open() as first:
+            claim = await first.begin()
+            await first.play(claim, message(0, version(0, None, subject="b")))
+            await asyncio.sleep(20)
+            assert await first.checkpoint() == 0
+            await first.play(claim, message(1, version(1, "A"), at=20))
+            await asyncio.sleep(8)
+            await first.play(claim, message(2, version(2, "B"), at=28))
+            await asyncio.sleep(8)
+            assert first.sinks["out"].ids == ["b-0", "a-1", "a-2"]
+            kept = first.store.contents.checkpoints[PARTITION]
+        first.store.contents.states.clear()
+        first.store.contents.checkpoints[PARTITION] = kept._replace(sequence_number=0, offset="0")
+        async with stage(route, window=5, ledger=True, store=first.store).open() as second:
+            claim = await second.begin("second")
+            await second.play(claim, message(1, version(1, "A"), at=20))
+            both = [message(2, version(2, "B"), at=28), message(3, version(3, "A"), at=28)]
+            await second.play(claim, *both)
+            await asyncio.sleep(30)
+            assert second.sinks["out"].ids == ["a-3"]
 
     run(scene())
 

@@ -164,7 +164,6 @@ def test_the_newest_alone_and_what_is_unchanged_are_played_and_counted(play):
     performance = play(
         event("before", data={"eTag": "X"}, subject="runs/2"),
         write("b", 2, "B"),
-        10.0,
         orjson.dumps([orjson.loads(write(each, at, etag)) for each, at, etag in (("d", 4, "D"), ("c", 3, "C"))]),
         10.0,
         write("e", 5, "D"),
