@@ -11,7 +11,9 @@ caution     an event that kills every process that touches it
 keys        what events are compared by
 judge       late or not, a copy or not: duplicates (re-sent events recognised) and order (one subject's events in order,
             disorder: and how long they should wait for each other)
-route       which sinks an event is for; filters and operators say what a filter means
+sightings   a sample of the subjects of a partition; spread: whether one comes on several partitions
+route       which sinks an event is for; filters and operators say what a filter means; latest: who is superseded;
+            unchanged: who says what its sink has already
 expect      what must follow on what (expect_settings: as it stands in the file); pending: what has not come yet;
             expecting: asks that of each event; missed: what is told; alarms: tells it
 quiet       when a sink is told: at once, with others, or not now; groups: who is told together; digests: what of;

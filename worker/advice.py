@@ -1,8 +1,8 @@
 """What is allowed and looks wrong: warnings about a configuration that has no mistake.
 
-A sink that no route names, a route that cannot do anything, a type that Azure ML does not send, a template that works
-for no event. Each is proved or tried (`reach`, `samples`); what is not mentioned may be wrong all the same. Nothing is
-connected to, and no secret is read.
+A sink that no route names, a route that cannot do anything, one that cannot do what it says of the newest and the
+unchanged, a type that Azure ML does not send, a template that works for no event. Each is proved or tried (`reach`,
+`samples`); what is not mentioned may be wrong all the same. Nothing is connected to, and no secret is read.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,13 +13,14 @@ from worker.documents import Document, read_document
 from worker.errors import Rejected
 from worker.events import MISSED_TYPE, UnixSeconds
 from worker.filters import Condition
-from worker.mistakes import Finding, Mistake, did_you_mean, dotted, shown
-from worker.reach import contradiction, covered
-from worker.route import RouteSpec
+from worker.mistakes import Finding, Location, Mistake, did_you_mean, dotted, shown
+from worker.reach import contradiction, covered, sent_before
+from worker.route import Late, RouteSpec
 from worker.samples import Sample, sample_delivery
 from worker.settings import SinkSettings
 from worker.sinks import Delivery, PreviewingSink
 from worker.sinks.installed import find_kind
+from worker.unchanged import ETAG
 
 _ML = "microsoft.machinelearningservices."
 _ML_TYPES = ("ModelRegistered", "ModelDeployed", "RunCompleted", "DatasetDriftDetected", "RunStatusChanged")
@@ -33,6 +34,7 @@ def warnings(config: Config) -> list[Mistake]:
     found = chain(
         _idle_sinks(config),
         _useless_routes(config),
+        _options_in_vain(config),
         _unknown_types(document),
         _broken_templates(config),
         _useless_expectations(config),
@@ -90,6 +92,42 @@ def _useless_expectations(config: Config) -> Iterator[Finding]:
 def _may_take_missed(spec: RouteSpec) -> bool:
     """Whether a route lets the type through; its sources may still exclude the worker's own, which is not looked at."""
     return spec.filter is None or spec.filter.event_types is None or MISSED_TYPE.casefold() in spec.filter.event_types
+
+
+def _options_in_vain(config: Config) -> Iterator[Finding]:
+    """Of routes that do something: `only` and `changed` that cannot do what was meant."""
+    specs = config.routing.specs
+    for index, spec in enumerate(specs):
+        key = "only" if spec.only else "changed"
+        place: Location = ("routes", index, key)
+        if not (spec.only or spec.changed) or covered(specs, index):
+            continue
+        if spec.late is Late.DELIVER:
+            yield Finding(
+                place,
+                "an older event that comes late is delivered all the same, after a newer one; add late: drop, or "
+                "late: dead_letter",
+            )
+        for sink, other in sent_before(specs, index).items():
+            message = f"it means nothing at {sink}, because {other} sends all these events there before; put it first"
+            yield Finding(place, message)
+        if spec.only and config.worker.order.window_seconds == 0:
+            yield Finding(
+                place,
+                "with order.window_seconds: 0 no event waits, and only those of one message are released together; "
+                "give it a window",
+            )
+        if spec.changed:
+            yield from (Finding(("routes", index, "changed"), each) for each in _never_unchanged(spec, spec.changed))
+
+
+def _never_unchanged(spec: RouteSpec, names: tuple[str, ...]) -> Iterator[str]:
+    folded = ".".join(names).casefold()
+    types = spec.filter.event_types if spec.filter else None
+    if folded == f"data.{ETAG}" and types and all(each.startswith(_ML) for each in types):
+        yield "events of Azure ML have no etag, so that none is unchanged; name another key, or remove it"
+    if folded == "data.sequencer":
+        yield f"each event has another sequencer, so that none is unchanged; write {ETAG}"
 
 
 def _unknown_types(document: Document) -> Iterator[Finding]:

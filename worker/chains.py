@@ -16,6 +16,7 @@ from prometheus_client import Gauge
 from worker.events import Subject
 from worker.ledger import Memo
 from worker.sinks import Delivery
+from worker.unchanged import NOTHING
 
 
 class Turn(StrEnum):
@@ -87,6 +88,8 @@ class Job:
     """What the destination last said that is at work on it."""
     made_here: bool = False
     """The worker wrote it itself: a digest."""
+    value: bytes = NOTHING
+    """What its route compares with the last delivered (`unchanged`); NOTHING: it has none, or the route does not."""
 
     @property
     def subject(self) -> Subject:

@@ -28,6 +28,7 @@ from worker.replay import Replays
 from worker.reset import other_life, stopped
 from worker.retry import patiently
 from worker.shelf import DIGESTS, EXPECTATIONS, Shelf
+from worker.sightings import Sightings
 from worker.stores import StateVersion
 
 _log = structlog.get_logger()
@@ -63,6 +64,11 @@ class Claim:
     def feed(self) -> Feed:
         """Where the partition's messages go in."""
         return self._pipeline.feed
+
+    @property
+    def sightings(self) -> Sightings:
+        """Which subjects were seen on the partition."""
+        return self._pipeline.sightings
 
     @property
     def held(self) -> bool:

@@ -17,6 +17,7 @@ from worker.expect import ExpectRule
 from worker.route import Late, Routes, RouteSpec
 from worker.settings import FilePath, SinkSettings, one_of
 from worker.strict import Settings
+from worker.unchanged import changed_key
 
 SECONDS_PER_HOUR = 3600
 SECONDS_PER_DAY = 24 * SECONDS_PER_HOUR
@@ -44,6 +45,16 @@ def _window(value: object) -> object:
         raise ValueError("must be a number of seconds such as 5, without quotes, or auto")  # noqa: TRY004 - pydantic's
     if not value >= 0:
         raise ValueError("must be at least 0")
+    return value
+
+
+_ChangedText = Annotated[str, Field(pattern=r"""^(etag|data(\.[^.\[]+|\['([^']|'')*'\]|\["([^"]|"")*"\])*)$""")]
+"""What is compared, as far as a pattern can say it."""
+
+
+def _changed(value: object) -> object:
+    if isinstance(value, str):
+        changed_key(value)
     return value
 
 
@@ -240,6 +251,13 @@ class RouteSettings(Settings):
     """Where its events go: names of sinks."""
     late: Late | None = None
     """What happens to an event that comes after a later one of its subject; left out: what order.late says."""
+    only: Literal["latest"] | None = None
+    """latest: of the events of a subject that are released together, only the newest that this route sends to a sink is
+    delivered, the others are superseded: settled and counted. Left out: each is delivered."""
+    changed: Annotated[str, BeforeValidator(_changed, json_schema_input_type=_ChangedText)] | None = None
+    """An event with the same value of this as the last one that the sink got of its subject is unchanged: settled and
+    counted. etag (`data.eTag`, in any case), or a key in the data as filters have them, such as `data.contentLength`.
+    Left out: each is delivered."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,8 @@ class Message:
     content_type: str | None = None
     properties: Mapping[str, object] | None = None
     """AMQP application properties; None where there are none."""
+    keyed: bool = False
+    """Whether the sender gave a partition key. One that chose the partition itself gave none."""
     defect: str | None = None
     """Why the body cannot be an event whatever its bytes say, for instance an AMQP map; it is then kept as JSON."""
 

@@ -16,6 +16,7 @@ class Health:
         self._clock = clock
         self._beats: dict[str, float] = {}
         self._not_ready: dict[str, str] = {}
+        self._notes: dict[str, str] = {}
 
     def beat(self, name: str) -> None:
         """The loop `name` has just moved; from its first beat on it is expected to beat again within the limit."""
@@ -40,3 +41,14 @@ class Health:
     def not_ready(self) -> dict[str, str]:
         """The conditions that do not hold, with what is known about why; empty: ready."""
         return dict(sorted(self._not_ready.items()))
+
+    def note(self, name: str, text: str) -> None:
+        """States something that somebody should know, and that does not make the worker unready. Empty: no more."""
+        if text:
+            self._notes[name] = text
+        else:
+            self._notes.pop(name, None)
+
+    def notes(self) -> dict[str, str]:
+        """What was noted and still holds."""
+        return dict(sorted(self._notes.items()))

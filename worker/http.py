@@ -69,7 +69,7 @@ class Endpoints:
         reasons = self._health.not_ready()
         return web.Response(
             status=503 if reasons else 200,
-            body=orjson.dumps({"ready": not reasons, "reasons": reasons}),
+            body=orjson.dumps({"ready": not reasons, "reasons": reasons, "notes": self._health.notes()}),
             content_type="application/json",
         )
 

@@ -17,8 +17,10 @@ from worker.events import Placed, Position, Released, UnixSeconds
 from worker.memory import ROWS_AT_ONCE, Rows
 from worker.order import Orderer
 from worker.state import LateVerdict, PartitionState
+from worker.unchanged import LastValues
 
 _MEMORY_EVENTS = 200_000
+_MEMORY_VALUES = 200_000
 _NONE = -1
 """Below every sequence number."""
 
@@ -28,6 +30,7 @@ class Mark(NamedTuple):
 
     releases: int = 0
     changes: int = 0
+    values: int = 0
 
 
 class Judge:
@@ -41,6 +44,8 @@ class Judge:
             self._overtakers = Overtakers(seconds=self.auto.max_seconds)
         self.orderer = Orderer(window_seconds=window_seconds, memory_seconds=memory_seconds)
         self._duplicates = Duplicates(memory_seconds=memory_seconds, limit=_MEMORY_EVENTS)
+        self.values = LastValues(memory_seconds=memory_seconds, limit=_MEMORY_VALUES)
+        """What sinks have of subjects, for routes that say `changed`."""
         self._variants: set[Position] = set()
         self._judged_through = _NONE
 
@@ -109,21 +114,28 @@ class Judge:
     @property
     def mark(self) -> Mark:
         """Now."""
-        return Mark(self.orderer.releases, self._duplicates.changes)
+        return Mark(self.orderer.releases, self._duplicates.changes, self.values.changes)
 
     def since(self, mark: Mark) -> Rows:
         """What has come to the memory since then."""
-        return Rows(self.orderer.remembered(since=mark.releases), self._duplicates.settled_keys(since=mark.changes))
+        return Rows(
+            self.orderer.remembered(since=mark.releases),
+            self._duplicates.settled_keys(since=mark.changes),
+            self.values.rows(since=mark.values),
+        )
 
     def walk(self) -> Iterator[Rows]:
         """All of the memory in slices; events may go on between two of them."""
-        subjects, events = self.orderer.walk(), self._duplicates.walk()
+        subjects, events, values = self.orderer.walk(), self._duplicates.walk(), self.values.walk()
         while some := list(islice(subjects, ROWS_AT_ONCE)):
             yield Rows(subjects=some)
         while others := list(islice(events, ROWS_AT_ONCE)):
             yield Rows(events=others)
+        while those := list(islice(values, ROWS_AT_ONCE)):
+            yield Rows(values=those)
 
     def remember(self, rows: Rows) -> None:
         """Takes over a slice of an earlier life's memory."""
         self.orderer.restore(rows.subjects)
         self._duplicates.restore(rows.events)
+        self.values.restore(rows.values)

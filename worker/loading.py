@@ -46,6 +46,7 @@ from worker.mistakes import (
 from worker.route import Late, Routes, RouteSpec
 from worker.settings import NO_ENV_NAME, Secret, SinkSettings, beside, is_env_name, secret_keys
 from worker.sinks.installed import UnusableKind, find_kind, kind_names
+from worker.unchanged import changed_key
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -199,7 +200,7 @@ class _Reading:
             self.add(document, *unknown_sinks(place, section, names))
             compiled = self._filter(document, (*place, "filter"), section.get("filter"))
             if route := self._validated(RouteSettings, document, place):
-                specs.append(RouteSpec(route.name, route.sinks, compiled, route.sources, route.late or late))
+                specs.append(_spec(route, compiled, late))
         self.add(document, *given_twice(document, "routes"))
         return specs
 
@@ -291,6 +292,11 @@ class _Reading:
         except ValueError as error:
             return str(error)
         return None
+
+
+def _spec(route: RouteSettings, compiled: Filter | None, late: Late) -> RouteSpec:
+    changed = None if route.changed is None else changed_key(route.changed)
+    return RouteSpec(route.name, route.sinks, compiled, route.sources, route.late or late, route.only, changed)
 
 
 def _of_connection_string(check: Callable[[str], None]) -> Callable[[str, str], None]:

@@ -1,8 +1,9 @@
 """What a partition remembers of events it is done with, to and from bytes: the content of the memory's parts. No I/O.
 
-Two kinds of rows: the newest key released for each subject, and the keys by which re-sent events are recognised. A row
-that comes again replaces the earlier one, so parts are read oldest first. The rows of one kind are written as columns:
-what is alike stands together, numbers and times as differences, keys and digests as one text.
+Three kinds of rows: the newest key released for each subject, the keys by which re-sent events are recognised, and what
+sinks have of subjects (`unchanged`). A row that comes again replaces the earlier one, so parts are read oldest first.
+The rows of one kind are written as columns: what is alike stands together, numbers and times as differences, keys and
+digests as one text. The third kind is written only where there is one, and versions before it pass over it.
 
 When a part is written, and which ones count, is decided elsewhere (`recall`).
 """
@@ -19,6 +20,7 @@ from worker.duplicates import SettledKey
 from worker.errors import StateFormatUnknown, WorkerError
 from worker.events import OrderKey, OrderKind, Position, Subject, UnixSeconds
 from worker.order import Remembered
+from worker.unchanged import DIGEST_BYTES, LastValue
 
 FORMAT = 1
 """A newer one is refused with a sentence."""
@@ -48,17 +50,19 @@ class Rows(NamedTuple):
 
     subjects: Sequence[Remembered] = ()
     events: Sequence[SettledKey] = ()
+    values: Sequence[LastValue] = ()
 
     @property
     def number(self) -> int:
         """How many."""
-        return len(self.subjects) + len(self.events)
+        return len(self.subjects) + len(self.events) + len(self.values)
 
 
 def sliced(rows: Rows) -> list[Rows]:
     """The same rows, a slice at a time."""
     subjects = (Rows(subjects=some) for some in _slices(rows.subjects))
-    return [*subjects, *(Rows(events=some) for some in _slices(rows.events))]
+    events = (Rows(events=some) for some in _slices(rows.events))
+    return [*subjects, *events, *(Rows(values=some) for some in _slices(rows.values))]
 
 
 def pack(slices: Iterable[Rows]) -> bytes:
@@ -83,7 +87,8 @@ def unpack(payload: bytes) -> list[Rows]:
 
 def encode(rows: Rows) -> dict[str, Any]:
     """The rows ready for JSON; small enough to stand in the partition state while they are few."""
-    return {"format": FORMAT, "subjects": _subjects(rows.subjects), "events": _events(rows.events)}
+    content = {"format": FORMAT, "subjects": _subjects(rows.subjects), "events": _events(rows.events)}
+    return {**content, "values": _values(rows.values)} if rows.values else content
 
 
 def decode(content: dict[str, Any]) -> Rows:
@@ -92,7 +97,11 @@ def decode(content: dict[str, Any]) -> Rows:
         return Rows()
     try:
         _refuse_newer(content["format"])
-        return Rows(_subject_rows(content["subjects"]), _event_rows(content["events"]))
+        return Rows(
+            _subject_rows(content["subjects"]),
+            _event_rows(content["events"]),
+            _value_rows(content["values"]) if "values" in content else (),
+        )
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise PartDamaged(f"its rows are not as they should be: {error!r}") from error
 
@@ -165,6 +174,30 @@ def _event_rows(columns: list[Any]) -> list[SettledKey]:
         for index, (start, number, element, at) in enumerate(
             zip(starts, accumulate(numbers), elements, accumulate(times), strict=True)
         )
+    ]
+
+
+def _values(rows: Sequence[LastValue]) -> list[Any]:
+    sinks: dict[str, int] = {}
+    return [
+        [sinks.setdefault(row.sink, len(sinks)) for row in rows],
+        list(sinks),
+        b64encode(b"".join([row.subject + row.value for row in rows])).decode("ascii"),
+        _differences([_milliseconds(row.at) for row in rows]),
+    ]
+
+
+def _value_rows(columns: list[Any]) -> list[LastValue]:
+    indexes, sinks, digests, times = columns
+    data, size = b64decode(digests, validate=True), 2 * DIGEST_BYTES
+    return [
+        LastValue(
+            sinks[index],
+            data[start : start + DIGEST_BYTES],
+            data[start + DIGEST_BYTES : start + size],
+            UnixSeconds(at / 1000),
+        )
+        for index, start, at in zip(indexes, range(0, len(data), size), accumulate(times), strict=True)
     ]
 
 

@@ -32,6 +32,7 @@ def message(partition: PartitionId, event: EventData) -> Message:
         body=body,
         content_type=event.content_type,
         properties={_text(key): value for key, value in event.properties.items()} if event.properties else None,
+        keyed=event.partition_key is not None,
         defect=defect,
     )
 

@@ -81,6 +81,10 @@ class Metrics:
         self.kind_changes = self._counter(
             "order_kind_changes", "Events ordered by another kind of key than their subject's last.", "partition"
         )
+        self.spread_subjects = self._gauge(
+            "subjects_on_several_partitions",
+            "Subjects, of a sample, with events on several partitions within the last hour: these have no order.",
+        )
         self.late = self._counter("late_events", "Events that came after a later one of their subject.", "partition")
         self.duplicates = self._counter(
             "duplicate_events", "Re-sent events; same: dropped, other_data: delivered.", "partition", "kind"
@@ -133,6 +137,18 @@ class Metrics:
         self.digests = self._counter("digests", "Digests made, by why: group, limit, mute, order.", "sink", "because")
         self.digest_held = self._gauge(
             "digest_held_events", "Events that are settled and wait to be told in a digest.", "partition", "sink"
+        )
+        self.superseded = self._counter(
+            "superseded_events",
+            "Events not delivered, because a newer one of their subject was released with them (only: latest).",
+            "route",
+            "sink",
+        )
+        self.unchanged = self._counter(
+            "unchanged_events",
+            "Events not delivered, because their value is the last that the sink got of their subject (changed).",
+            "route",
+            "sink",
         )
         self.muted = self._counter(
             "muted_events",

@@ -5,7 +5,7 @@ partition is (the claim does). What becomes of the deliveries, and when an event
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import inf
 
 import structlog
@@ -21,14 +21,17 @@ from worker.expecting import Expecting
 from worker.feed import Feed
 from worker.keys import data_digest, duplicate_key, idempotency_key
 from worker.lag import Lag
+from worker.latest import superseded
 from worker.missed import Missed
 from worker.parts import Parts
 from worker.pending import LOOKED_AT
 from worker.progress import Watermark
 from worker.route import Late, Target
 from worker.settling import Settling
+from worker.sightings import Sightings
 from worker.sinks import Delivery
 from worker.state import PartitionState
+from worker.unchanged import value_digest
 from worker.unsettled import Open
 
 _log = structlog.get_logger()
@@ -46,6 +49,7 @@ class Pipeline(Settling):
     def __init__(self, partition: PartitionId, parts: Parts) -> None:
         super().__init__(partition, parts)
         self.feed = Feed()
+        self.sightings = Sightings()
         self.stopped: str | None = None
         """Why nothing is read until an operator or a new configuration says otherwise."""
         self.missed: Callable[[list[Missed]], None] = _nobody
@@ -65,6 +69,8 @@ class Pipeline(Settling):
         """When the hub had the newest message taken in."""
         self._expecting = Expecting(partition, parts, self.expectations)
         self._began_at = 0.0
+        self._first_life = False
+        """Nobody has had the partition before."""
 
     # --- the way of an event
 
@@ -195,6 +201,8 @@ class Pipeline(Settling):
         self._parts.metrics.decoded.labels(self.partition, event.schema).inc()
         if event.order_defect:
             self._parts.metrics.weak_order.labels(self.partition, event.order_defect).inc()
+        if self._parts.order.window_seconds != 0:  # else no order is asked for
+            self.sightings.saw(event.key, at=placed.message.enqueued_at, keyed=placed.message.keyed)
         verdict = self.judge.see(placed, now=self._clock.now)
         if verdict is Verdict.COPY:
             self._parts.metrics.duplicates.labels(self.partition, "same").inc()
@@ -205,14 +213,13 @@ class Pipeline(Settling):
             self._parts.metrics.duplicates.labels(self.partition, "other_data").inc()
         late = self.judge.add(placed, now=self._clock.now)
         if late is not None:
-            self._dispatch(late)
+            self._dispatch(late, self._parts.routes.match(event))
         self._make_room_for_held()
 
     def _make_room_for_held(self) -> None:
         early = min(self._orderer.held - self._held_limit, self._room.left)
         if early > 0:
-            for released in self._orderer.release_early(now=self._clock.now, at_most=early):
-                self._dispatch(released)
+            self._dispatch_all(self._orderer.release_early(now=self._clock.now, at_most=early))
 
     @property
     def _held_limit(self) -> int:
@@ -239,8 +246,7 @@ class Pipeline(Settling):
     def _release(self, now: UnixSeconds) -> None:
         if self._reading_again:
             return
-        for released in self._orderer.due(now=now, at_most=self._room.left):
-            self._dispatch(released)
+        self._dispatch_all(self._orderer.due(now=now, at_most=self._room.left))
 
     async def _release_due(self) -> None:
         """Releases what is due now, also when no message comes to say what time it is."""
@@ -252,13 +258,22 @@ class Pipeline(Settling):
                 return
             await self._room.wait(self._look)
 
-    def _dispatch(self, released: Released) -> None:
+    def _dispatch_all(self, together: list[Released]) -> None:
+        """Events that are released at one moment: some routes want only the newest of them."""
+        routes = self._parts.routes
+        if not routes.some_want_latest:
+            for released in together:
+                self._dispatch(released, routes.match(released.placed.event))
+            return
+        matched = [routes.match(released.placed.event) for released in together]
+        for released, targets, newer_at in zip(together, matched, superseded(together, matched), strict=True):
+            self._dispatch(released, targets, newer_at)
+
+    def _dispatch(self, released: Released, targets: Sequence[Target], newer_at: frozenset[str] = frozenset()) -> None:
         placed = released.placed
-        event = placed.event
         self._parts.metrics.released.labels(self.partition).inc()
         if released.late_by_ms is not None:
             self._parts.metrics.late.labels(self.partition).inc()
-        targets = self._parts.routes.match(event)
         served = self._progress.served_by(placed.position)
         looked_at = LOOKED_AT not in served and self._expecting.look(released)
         wanted = [target for target in targets if target.sink not in served and not _dropped(released, target)]
@@ -270,7 +285,19 @@ class Pipeline(Settling):
         if looked_at:
             self._progress.served(placed.position, LOOKED_AT)
         for target in wanted:
-            self._send(released, target)
+            if target.sink in newer_at and not (target.changed and self._may_be_known(placed)):
+                self._parts.metrics.superseded.labels(target.route, target.sink).inc()
+                self._part_done(placed.position, target.sink, "superseded")
+            else:
+                self._send(released, target)
+
+    def _may_be_known(self, placed: Placed) -> bool:
+        """Whether its value may be what a sink has, though not what is remembered: then it must not be passed over."""
+        return not self._first_life and self._may_have_been_tried(placed)
+
+    def _may_have_been_tried(self, placed: Placed) -> bool:
+        """Whether it was in the hub before this life began: an earlier one may have died before it could save that."""
+        return placed.message.enqueued_at <= self._began_at + CLOCKS_SECONDS
 
     def _send(self, released: Released, target: Target) -> None:
         key = idempotency_key(released.placed.event, target.sink, released.data_digest)
@@ -279,8 +306,10 @@ class Pipeline(Settling):
             detail = f"came {released.late_by_ms} ms after a later event of its subject was released"
             self._give_up(delivery, "late", detail, attempts=0)  # nothing waits for it: it is out of order anyway
             return
-        again = released.placed.message.enqueued_at <= self._began_at + CLOCKS_SECONDS
-        self._parts.lanes[target.sink].submit(self._unsettled.job(delivery, self, again=again))
+        job = self._unsettled.job(delivery, self, again=self._may_have_been_tried(released.placed))
+        if target.changed is not None:
+            job.value = value_digest(target.changed, released.placed.event)
+        self._parts.lanes[target.sink].submit(job)
 
     # --- what has not happened
 
@@ -331,6 +360,7 @@ class Pipeline(Settling):
         """Goes on from what an earlier generation left."""
         super().restore(state, checkpoint)
         self._began_at = self._parts.clock()
+        self._first_life = state.generation == 1 and checkpoint is None
         self._clock.read_at = asyncio.get_running_loop().time()
         watermark, read = self._progress.watermark, self._progress.read
         self._taken = _NONE if watermark is None else watermark.sequence_number

@@ -27,6 +27,7 @@ from worker.replay import watch
 from worker.reset import Positions
 from worker.retry import until_available
 from worker.source import Source
+from worker.spread import Spread
 from worker.stores import Store
 
 _log = structlog.get_logger()
@@ -97,6 +98,11 @@ class Process:
 
     def _lifelong(self, source: Source) -> list[tuple[str, Awaitable[None]]]:
         opened = self._opened
+
+        def held() -> list[Claim]:
+            return [each for each in source.claims.values() if each.held]
+
+        spread = Spread(opened.store, held, metrics=opened.metrics, health=opened.health)
         expiry = Expiry(
             opened.store,
             opened.metrics,
@@ -108,7 +114,8 @@ class Process:
             ("dead letters", self._letters.run()),
             ("expiry", expiry.run()),
             ("requests", self._watch(source)),
-            ("replays", watch(opened.store, lambda: [each.replays for each in source.claims.values() if each.held])),
+            ("replays", watch(opened.store, lambda: [each.replays for each in held()])),
+            ("subjects on several partitions", spread.run()),
             *((f"lane {name}", lane.run()) for name, lane in opened.lanes.items()),
         ]
 

@@ -25,13 +25,18 @@ _LISTED = frozenset({"StringIn", "NumberIn", "BoolEquals"})
 
 def covered(specs: Sequence[RouteSpec], index: int) -> dict[str, str] | None:
     """Of a route that does nothing: for each of its sinks an earlier route that sends it all of the same events."""
+    by_sink = sent_before(specs, index)
+    return by_sink if len(by_sink) == len(set(specs[index].sinks)) else None
+
+
+def sent_before(specs: Sequence[RouteSpec], index: int) -> dict[str, str]:
+    """Of a route the sinks to which an earlier one sends all of the same events, and which one."""
     route = specs[index]
     by_sink = {}
     for sink in route.sinks:
         earlier = next((each for each in specs[:index] if sink in each.sinks and _takes_all_of(each, route)), None)
-        if earlier is None:
-            return None
-        by_sink[sink] = earlier.name
+        if earlier is not None:
+            by_sink[sink] = earlier.name
     return by_sink
 
 

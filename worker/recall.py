@@ -10,6 +10,9 @@ taken with that of the progress, and a whole part counts only from the next snap
 
 A part's name begins with the generation and grows: what a former owner writes is never named, and what it deletes is
 older than anything that counts. What is remembered is decided elsewhere (`judge`).
+
+A version from before `changed` carries parts on, and passes over the values in them while it delivers. So the state
+says from which generation on they count, which such a version does not say: the next owner begins without any.
 """
 
 import asyncio
@@ -70,6 +73,8 @@ class Recall:
         self._store = store
         self._offload = offload
         self._metrics = metrics
+        self._values_from = generation
+        """Values that an earlier generation wrote do not count."""
         self._parts: dict[str, int] = {}
         """Those that count, oldest first, and their bytes."""
         self._mark = Mark()
@@ -87,31 +92,39 @@ class Recall:
         async with asyncio.TaskGroup() as tasks:
             reading = {name: tasks.create_task(self._read(name)) for name in state.memory_parts}
         self._named = list(state.memory_parts)
+        if state.values_from is not None:
+            self._values_from = state.values_from
         for name, read in reading.items():
             payload = read.result()
             if payload is None:
                 self._lost(name, "it is missing")
                 continue
             try:
-                await self._remember(await self._offload(memory.unpack, payload))
+                slices = await self._offload(memory.unpack, payload)
+                await self._remember(slices, values=name >= _first_name(self._values_from))
             except PartDamaged as error:
                 self._lost(name, str(error))
             else:
                 self._parts[name] = len(payload)
         self._mark = self._judge.mark
         try:
-            await self._remember(memory.sliced(memory.decode(state.memory_since)))
+            slices = memory.sliced(memory.decode(state.memory_since))
+            await self._remember(slices, values=state.values_from is not None)
         except PartDamaged as error:
             self._lost("in the state", str(error))
+        if self._too_many.is_set():
+            # A later value may have been in what is lost: the earlier one is no longer what the sink has.
+            self._judge.values.clear()
+            self._values_from = self._generation
         self._count_parts()
 
     async def _read(self, name: str) -> bytes | None:
         say = partial(_log.warning, "memory not read yet", partition=self._partition, part=name)
         return await patiently(lambda: self._store.read_memory(self._partition, name), say)
 
-    async def _remember(self, slices: list[Rows]) -> None:
+    async def _remember(self, slices: list[Rows], *, values: bool) -> None:
         for rows in slices:
-            self._judge.remember(rows)
+            self._judge.remember(rows if values else rows._replace(values=()))
             await asyncio.sleep(0)
 
     def _lost(self, name: str, reason: str) -> None:
@@ -127,6 +140,10 @@ class Recall:
 
     async def write(self, taken: MemorySnapshot) -> dict[str, Any]:
         """Writes what must stand outside the state; returns fields of the state. One at a time."""
+        written = await self._write_since(taken)
+        return {**written, "values_from": self._values_from if self._judge.values else None}
+
+    async def _write_since(self, taken: MemorySnapshot) -> dict[str, Any]:
         if taken.since.number == 0:
             return {"memory_parts": taken.parts, "memory_since": {}}
         if taken.since.number <= _INLINE_ROWS:
@@ -184,9 +201,14 @@ class Recall:
 
     def _new_name(self) -> str:
         self._names += 1
-        return f"{self._generation:010d}-{self._names:06d}"
+        return f"{_first_name(self._generation)}{self._names:06d}"
 
     def _count_parts(self) -> None:
         sizes = list(self._parts.values())
         if len(sizes) > _MANY_PARTS or sum(sizes[1:]) > sum(sizes[:1]):
             self._too_many.set()
+
+
+def _first_name(generation: int) -> str:
+    """Before all names of parts that this generation writes, and after those of earlier ones."""
+    return f"{generation:010d}-"

@@ -4,10 +4,10 @@ Compiled once from the configuration and then only asked. What a filter means is
 and what "late" means, is decided elsewhere: a route only carries the choice.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from worker.events import Event
 from worker.filters import Filter
@@ -35,6 +35,10 @@ class RouteSpec:
     sources: tuple[str, ...] | None = None
     """The only topics it takes events from, in any case, with or without a slash at the end; None: from anywhere."""
     late: Late = Late.DELIVER
+    only: Literal["latest"] | None = None
+    """Of the events of a subject that are released together, only the newest (`latest`)."""
+    changed: tuple[str, ...] | None = None
+    """Where its value is the last one that the sink got of the subject, the event is not delivered (`unchanged`)."""
 
 
 class Target(NamedTuple):
@@ -43,6 +47,8 @@ class Target(NamedTuple):
     route: str
     sink: str
     late: Late
+    only_latest: bool = False
+    changed: tuple[str, ...] | None = None
 
 
 class Verdict(NamedTuple):
@@ -63,7 +69,10 @@ class _Route:
         self.filter = spec.filter
         self.event_types = None if spec.filter is None else spec.filter.event_types
         self.sources = None if spec.sources is None else frozenset(map(folded_source, spec.sources))
-        self.targets = tuple(Target(spec.name, sink, spec.late) for sink in spec.sinks)
+        self.targets = tuple(
+            Target(spec.name, sink, spec.late, spec.only == "latest", spec.changed) for sink in spec.sinks
+        )
+        self.options = tuple(_options(spec))
 
     def matches(self, event: Event) -> bool:
         return self.takes_from(event.source) and (self.filter is None or self.filter.matches(event))
@@ -76,6 +85,14 @@ class _Route:
             seen = "the event has no source" if event.source is None else f"the source {event.source} is not listed"
             return False, f"{seen}, and the route takes events only from its `sources`"
         return (True, "the route has no filter") if self.filter is None else self.filter.explain(event)
+
+
+def _options(spec: RouteSpec) -> Iterator[str]:
+    """What a route does not deliver of what it matches, in words."""
+    if spec.only == "latest":
+        yield "only: latest, so not when a newer one of its subject is released with it"
+    if spec.changed:
+        yield f"changed, so not when its {'.'.join(spec.changed)} is the last one delivered of its subject"
 
 
 class Routes:
@@ -92,6 +109,8 @@ class Routes:
             for event_type in named
         }
         self._of_any_type = [route for route in self._routes if route.event_types is None]
+        self.some_want_latest = any(target.only_latest for route in self._routes for target in route.targets)
+        """Whether it matters to any of them what is released together."""
 
     def match(self, event: Event) -> tuple[Target, ...]:
         """Every sink the event is for, each once, in the order of the routes."""
@@ -113,6 +132,7 @@ class Routes:
                 if first.setdefault(sink, route.name) != route.name:
                     reason += f"; {sink} has it by {first[sink]} already"
             own = tuple(sink for sink in sinks if first[sink] == route.name)
+            reason = "; ".join((reason, *route.options)) if own else reason
             verdicts.append(Verdict(route.name, matched, reason, own))
         return verdicts
 

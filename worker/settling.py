@@ -14,7 +14,7 @@ from worker.caution import Caution
 from worker.chains import Job, Turn
 from worker.config import OrderSettings
 from worker.disorder import AutoWindow
-from worker.events import PartitionId, Position
+from worker.events import PartitionId, Position, UnixSeconds
 from worker.givenup import GivenUp, Place
 from worker.groups import Groups, Step
 from worker.judge import Judge
@@ -26,6 +26,7 @@ from worker.room import Room
 from worker.sinks import Delivery
 from worker.state import PartitionState
 from worker.stores import DeadLetter
+from worker.unchanged import NOTHING
 from worker.unsettled import Open, Unsettled
 
 
@@ -68,6 +69,9 @@ class Settling(PartitionOwner):
     def turn(self, job: Job) -> Turn:
         """Whether a delivery is tried alone, or joins those that are told together: it is settled then."""
         place = job.subject, job.delivery.sink
+        if job.value != NOTHING and self.judge.values.has(job.delivery.sink, job.subject, job.value, now=self._now):
+            self._leave_unchanged(job)
+            return Turn.ASIDE
         if job.alone or not self.groups.may_tell(job.delivery.sink):
             return Turn.ALONE
         if self._given_up.has_no_letter(place) or self._given_up.is_unsaved(place):
@@ -77,6 +81,7 @@ class Settling(PartitionOwner):
                 job.alone = True
                 return Turn.ALONE
             case Step.JOINED:
+                self._note_value(job, job.value)
                 self._part_done(job.delivery.released.placed.position, job.delivery.sink, "grouped")
                 self.joined()
             case Step.WAIT:
@@ -84,6 +89,20 @@ class Settling(PartitionOwner):
             case muted:
                 self._leave_untold(job, muted)
         return Turn.ASIDE
+
+    def _leave_unchanged(self, job: Job) -> None:
+        self._parts.metrics.unchanged.labels(job.delivery.route, job.delivery.sink).inc()
+        self._note_value(job, job.value)
+        self._part_done(job.delivery.released.placed.position, job.delivery.sink, "unchanged")
+
+    def _note_value(self, job: Job, value: bytes) -> None:
+        """What its sink has of the subject now. A late event says nothing of that: a newer one went before it."""
+        if job.delivery.released.late_by_ms is None:
+            self.judge.values.note(job.delivery.sink, job.subject, value, now=self._now)
+
+    @property
+    def _now(self) -> UnixSeconds:
+        return UnixSeconds(self._parts.clock())
 
     def _leave_untold(self, job: Job, step: Step) -> None:
         self._parts.metrics.muted.labels(job.delivery.sink).inc()
@@ -93,6 +112,7 @@ class Settling(PartitionOwner):
             case Step.OVERFLOWS:
                 self.gave_up(job, "muted", "its sink is muted at this time, and holds as many events as it may")
             case _:
+                self._note_value(job, NOTHING)
                 self._part_done(job.delivery.released.placed.position, job.delivery.sink, "muted")
 
     async def _mark_attempt(self, number: int) -> bool:
@@ -115,11 +135,13 @@ class Settling(PartitionOwner):
 
     def accepted(self, job: Job) -> None:
         """The destination took it."""
+        self._note_value(job, job.value)
         self._part_done(job.delivery.released.placed.position, job.delivery.sink)
 
     def gave_up(self, job: Job, reason: str, detail: str) -> None:
         """It becomes a dead letter."""
         place = job.subject, job.delivery.sink
+        self._note_value(job, NOTHING)  # it may have got there all the same, in this life or an earlier one
         self._given_up.begin(place)
         kept = partial(self._given_up.kept, place)
         self._give_up(job.delivery, reason, detail, attempts=job.attempts, kept=kept)

@@ -93,6 +93,9 @@ class PartitionState:
     """The parts of the memory that count, oldest first."""
     memory_since: dict[str, Any] = field(default_factory=dict)
     """What has come to the memory since the last of them: a part's content."""
+    values_from: int | None = None
+    """The generation from which on every delivery was compared with what `changed` remembers: values that an earlier
+    one wrote do not count, for a version that knows nothing of them may have delivered since. None: none count."""
     digests: dict[str, Any] = field(default_factory=dict)
     """The groups of events that are told together, and where their members are: `shelf`. Empty: there are none."""
     expectations: dict[str, Any] = field(default_factory=dict)
@@ -135,6 +138,7 @@ def encode(state: PartitionState) -> bytes:
             **({"digests": state.digests} if state.digests else {}),
             **({"expectations": state.expectations} if state.expectations else {}),
             **({"disorder": state.disorder} if state.disorder else {}),
+            **({"values_from": state.values_from} if state.values_from is not None else {}),
         }
     )
 
@@ -200,6 +204,7 @@ def _since_format_2(content: dict[str, Any]) -> dict[str, Any]:
         "digests": content.get("digests", {}),
         "expectations": content.get("expectations", {}),
         "disorder": content.get("disorder", {}),
+        "values_from": content.get("values_from"),
     }
 
 

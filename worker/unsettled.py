@@ -60,6 +60,7 @@ class Unsettled:
         """One sink is done with it; the entry when it was the last."""
         entry = self._open[position]
         self._tried.pop((position, sink), None)
+        self._left.pop((position, sink), None)  # it was tried in an earlier life, and is done with untried in this one
         entry.sinks -= 1
         if entry.sinks:
             return None

@@ -218,6 +218,9 @@ refuses to start with the same words. Where there is no mistake, it warns (`file
   other condition, bounds that leave nothing, beginnings of which none begins with the other, null wanted and not
   wanted). Where `enableAdvancedFilteringOnArrays` is set only the last is proved, since two elements may meet two
   conditions;
+- `only` and `changed` ([routes.md](routes.md)) that cannot do what was meant: with `late: deliver`, where an older
+  event comes all the same; at a sink that has all of the events by an earlier route; `only: latest` with
+  `window_seconds: 0`; `changed` by a value that events of Azure ML never have, or that is another one in each event;
 - a type under `Microsoft.MachineLearningServices.` that Azure ML does not send;
 - a template that fails for every sample event (those of `worker send-test`) of the types that the sink's routes let
   through.

@@ -124,6 +124,15 @@ class Scene:
         async with aiohttp.ClientSession() as session, session.get(address) as answer:
             return answer.status
 
+    async def readiness(self, name: str) -> dict[str, Any]:
+        """What the worker says of itself; empty while it does not answer."""
+        address = f"http://127.0.0.1:{self._ports[name]}/readyz"
+        try:
+            async with aiohttp.ClientSession() as session, session.get(address) as answer:
+                return dict(await answer.json())
+        except aiohttp.ClientError:
+            return {}
+
     async def owned(self, name: str) -> float:
         """How many partitions the worker holds."""
         return (await self.metrics(name)).get("worker_partitions_owned[]", 0)

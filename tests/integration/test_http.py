@@ -71,10 +71,19 @@ async def test_readyz_gives_the_reasons_as_json(server):
     server.health.set_ready("hub", ok=False, detail="connecting")
     status, content_type, text = await server.get("/readyz")
     assert (status, content_type) == (503, "application/json")
-    assert text == '{"ready":false,"reasons":{"hub":"connecting"}}'
+    assert text == '{"ready":false,"reasons":{"hub":"connecting"},"notes":{}}'
 
     server.health.set_ready("hub", ok=True)
-    assert (await server.get("/readyz"))[::2] == (200, '{"ready":true,"reasons":{}}')
+    assert (await server.get("/readyz"))[::2] == (200, '{"ready":true,"reasons":{},"notes":{}}')
+
+
+async def test_readyz_gives_notes_that_make_nothing_unready(server):
+    server.health.note("rules", "the last reload was refused")
+
+    assert (await server.get("/readyz"))[::2] == (
+        200,
+        '{"ready":true,"reasons":{},"notes":{"rules":"the last reload was refused"}}',
+    )
 
 
 async def test_a_worker_that_is_not_ready_is_alive(server):

@@ -45,9 +45,11 @@ async def test_what_came_without_keys_arrives_once_and_in_order_behind_the_secon
         await sending
         await stage.until_delivered(messages)
         partitions = await _partitions_of_subjects(stage, messages)
+        notes = (await stage.readiness("behind"))["notes"]
         await stage.family.stop([survivor, behind])
         verdict = await stage.verdict(messages)
 
+    assert notes == {}, "each subject has its partition"
     assert {len(each) for each in partitions.values()} == {1}
     assert len({each for used in partitions.values() for each in used}) == PARTITIONS
     for sink in verdict.sinks:

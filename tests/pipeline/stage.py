@@ -79,6 +79,7 @@ class Stage:
         configuration: str = "digest",
         ledger: bool = False,
         quiet: dict[str, dict[str, Any]] | None = None,
+        routes: Iterable[RouteSpec] | None = None,
     ) -> None:
         self._ledger = ledger
         self.store = store or MemoryStore()
@@ -93,11 +94,11 @@ class Stage:
             )
             for name, sink in self.sinks.items()
         }
-        routes = Routes([RouteSpec(f"to-{name}", (name,), None, None, late) for name in self.sinks])
+        each = [RouteSpec(f"to-{name}", (name,), None, None, late) for name in self.sinks]
         self.parts = Parts(
             store=self.store,
             scope=SCOPE,
-            routes=routes,
+            routes=Routes(routes or each),
             lanes=self.lanes,
             dead_letters=self.letters,
             order=OrderSettings(window_seconds=window),

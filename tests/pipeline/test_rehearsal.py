@@ -189,3 +189,23 @@ def test_a_time_that_an_event_does_not_say_is_when_it_comes(play):
     late = orjson.dumps({**given, "id": "b", "eventType": "The.End"})
     performance = play(HOUR, orjson.dumps(given), 2.5 * HOUR, late, HOUR, routes=EXPECTING)
     assert 3 * HOUR < only(performance).at_seconds < 3 * HOUR + 6
+
+
+def test_the_newest_alone_and_what_is_unchanged_are_played_and_counted(play):
+    routes = ROUTES.replace("late: LATE", "only: latest\n    changed: etag\n    late: drop").replace("[audit]", "[]")
+    routes = routes.partition("  - name: all")[0].replace("  - { name: audit, kind: log }\n", "")
+
+    def write(event_id: str, at: int, etag: str) -> bytes:
+        return event(event_id, at=at, data={"eTag": etag})
+
+    performance = play(
+        event("before", data={"eTag": "X"}, subject="runs/2"),
+        write("b", 2, "B"),
+        orjson.dumps([orjson.loads(write(each, at, etag)) for each, at, etag in (("d", 4, "D"), ("c", 3, "C"))]),
+        10.0,
+        write("e", 5, "D"),
+        write("f", 6, "F"),
+        routes=routes,
+    )
+    assert ids(performance) == ["before", "b", "d", "f"]
+    assert performance.settled == {"delivered": 4, "superseded": 1, "unchanged": 1}

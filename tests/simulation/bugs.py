@@ -11,15 +11,17 @@ from itertools import count
 from typing import Any, cast
 from unittest.mock import patch
 
+from worker import pipeline, spread
 from worker import state as codec
-from worker.chains import Chain, Chains
+from worker.chains import Chain, Chains, Job
 from worker.deadletters import DeadLetterWriter
 from worker.digests import Because
 from worker.duplicates import Duplicates, Verdict
 from worker.errors import StoreUnavailable
-from worker.events import Position
+from worker.events import PartitionId, Position
 from worker.feed import Feed
 from worker.groups import SinkGroups
+from worker.latest import superseded
 from worker.ledger import Ledger
 from worker.ownership import Tenure
 from worker.pending import LOOKED_AT
@@ -32,6 +34,7 @@ _encode = codec.encode
 _see = Duplicates.see
 _put = DeadLetterWriter.put
 _later = Chains.later
+_may_start = Pipeline.may_start
 _why_not_alone = SinkGroups._why_not_alone
 _through = Pipeline.through
 _groups_snapshot = SinkGroups.snapshot
@@ -130,6 +133,22 @@ async def _claim_success(tenure: Tenure, **changes: Any) -> None:
     tenure._version, tenure.state = version, wanted
 
 
+def _one_place(_: PartitionId) -> PartitionId:
+    return PartitionId("all.subjects")
+
+
+def _keep_the_oldest(together: list[Any], matched: list[Any]) -> list[frozenset[str]]:
+    return superseded(together[::-1], matched[::-1])[::-1]
+
+
+async def _note_and_start(owner: Pipeline, job: Job) -> bool:
+    """What is about to be sent counts as what the sink has: when that fails, the next attempt is unchanged."""
+    may = await _may_start(owner, job)
+    if may:
+        owner._note_value(job, job.value)
+    return may
+
+
 def _of(owner: object, name: str, instead: object) -> Callable[[], AbstractContextManager[object]]:
     return partial(patch.object, owner, name, instead)
 
@@ -168,7 +187,10 @@ BUGS: dict[str, Callable[[], AbstractContextManager[object]]] = {
     "repeats of the SDK are let through": _of(Feed, "put", _put_everything),
     "an event is looked at again when it is read again": _of(codec, "encode", _without_marks),
     "silence is taken for the end of the hub": _of(Pipeline, "through", _through_when_nothing_is_heard),
+    "samples of all partitions are stored in one place": _of(spread, "_place", _one_place),
     "a lost answer of the store is taken for a yes": _of(Tenure, "save", _claim_success),
+    "the oldest is delivered instead of the newest": _of(pipeline, "superseded", _keep_the_oldest),
+    "a value counts before its event is accepted": _of(Pipeline, "may_start", _note_and_start),
 }
 
 

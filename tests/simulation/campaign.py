@@ -58,7 +58,15 @@ class Tally:
         """The table."""
         shown = (
             *("seeds", "virtual seconds", "elements", "started", "killed", "frozen", "stopping"),
-            *("store away", "cut off from the store", "link dropped", "hub away", "sink away", "sink refuses"),
+            *(
+                "store away",
+                "cut off from the store",
+                "link dropped",
+                "hub away",
+                "sink away",
+                "sink refuses",
+                "window changed",
+            ),
             *("attempts", "effects", f"doubled at {PLAIN}", f"doubled at {LEDGER}", "dead letters", "violations"),
         )
         return [(name, self.counts[name]) for name in shown]

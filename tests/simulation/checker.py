@@ -45,6 +45,7 @@ def check(history: History) -> list[Violation]:
     for judge in (
         _nothing_lost,
         _checkpoint_passes_nothing_unsettled,
+        _ends_with_the_newest_value,
         _in_order,
         _one_at_a_time,
         _late_is_said,
@@ -63,6 +64,7 @@ def check(history: History) -> list[Violation]:
         _nothing_starts_after_the_end,
         _released_is_over,
         _bounded,
+        _no_false_alarm,
         _bad_input_is_a_letter,
         _nothing_fails,
     ):
@@ -80,7 +82,7 @@ def _nothing_lost(facts: Facts) -> Iterable[Violation]:
     for message in facts.messages.values():
         for element in message.elements:
             for sink in element.sinks:
-                if (element.uid, sink) not in facts.done and not facts.may_be_dropped(element, sink):
+                if (element.uid, sink) not in facts.done and not facts.may_be_left_out(element, sink):
                     yield Violation("1 nothing lost", message.time, f"{element.uid} is nowhere: sink {sink!r}")
 
 
@@ -101,9 +103,32 @@ def _checkpoint_passes_nothing_unsettled(facts: Facts) -> Iterable[Violation]:
                     if sink == DIGEST:
                         continue  # settled when it has joined a group: that it is told is seen at the end
                     done_at = facts.done.get((element.uid, sink))
-                    if (done_at is None or done_at > write.at) and not facts.may_be_dropped(element, sink):
+                    if (done_at is None or done_at > write.at) and not facts.may_be_left_out(element, sink):
                         text = f"checkpoint {write.number} of {write.partition} by {write.life} passes {element.uid}"
                         yield Violation("1 nothing lost", write.time, f"{text} at {number}: sink {sink!r}")
+
+
+def _ends_with_the_newest_value(facts: Facts) -> Iterable[Violation]:
+    """Who is sent only what has changed has the value of the newest event at the end.
+
+    Provable where nothing came late or became a dead letter: what the sink has then is not what was sent it last.
+    """
+    for sink in facts.history.changed:
+        last: dict[tuple[str, str], Attempt] = {}
+        for attempt in facts.attempts:
+            if attempt.sink == sink and attempt.acted:
+                place = attempt.partition, attempt.element.subject
+                last[place] = max(last.get(place, attempt), attempt, key=lambda each: each.landed_at or 0)
+        for (partition, subject, _), rivals in facts.rivals.items():
+            elements = [each for _, each in rivals if sink in each.sinks]
+            doubtful = any(facts.may_ever_be_late(each) or (each.uid, sink) in facts.lettered for each in elements)
+            if not elements or doubtful:
+                continue
+            newest = max(elements, key=lambda each: each.order)
+            has = last.get((partition, subject))
+            if has is None or has.element.value != newest.value:
+                text = f"{sink} ends with {has and has.element.uid} of {subject}, and the newest is {newest.uid}"
+                yield Violation("1 nothing lost", facts.history.virtual_seconds, text)
 
 
 # --- 2. in order per subject
@@ -321,7 +346,8 @@ def _nothing_saved_acts_again(facts: Facts) -> Iterable[Violation]:
     """What was accepted is not delivered again: never by the same generation, nor by a later one once it was saved.
 
     Saved: the owner wrote its state since it had heard of the acceptance. That bounds what a plain sink sees twice,
-    re-sent copies included.
+    re-sent copies included. But for what is told of the event that ends processes: once its message is condemned, a
+    copy of it is the first of its id, and is watched anew.
     """
     accepted: dict[tuple[str, str], list[Attempt]] = defaultdict(list)
     for attempt in facts.attempts:
@@ -337,7 +363,9 @@ def _nothing_saved_acts_again(facts: Facts) -> Iterable[Violation]:
                 how = "by the same owner" if again else f"though generation {theirs.number} had saved it"
                 yield Violation("4 duplicates", attempt.time, f"{event} is delivered again {how}")
                 break
-        if attempt.outcome == "accepted" and attempt.sink not in (LEDGER, DIGEST):  # which have their own: see above
+        of_poison = attempt.about and attempt.about == facts.history.poison
+        # Ledger and digests have their own: see above.
+        if attempt.outcome == "accepted" and attempt.sink not in (LEDGER, DIGEST) and not of_poison:
             accepted[event].append(attempt)
 
 
@@ -490,7 +518,7 @@ def _bounded(facts: Facts) -> Iterable[Violation]:
     limits = dict(facts.history.limits)
     limits["held"] += limits["in_flight"]  # what was in flight is held when it is read again
     for load in facts.history.of(Load):
-        if load.value > limits[load.what] + _ARRAY:
+        if load.what in limits and load.value > limits[load.what] + _ARRAY:
             text = f"{load.what} is {load.value:g} in {load.life}, the limit {limits[load.what]:g}"
             yield Violation("6 bounded", load.time, text)
     tries: dict[tuple[str, str, str], int] = defaultdict(int)
@@ -499,6 +527,13 @@ def _bounded(facts: Facts) -> Iterable[Violation]:
         if tries[attempt.life, attempt.element.uid, attempt.sink] == _ATTEMPTS_PER_LIFE:
             yield Violation("6 bounded", attempt.time, f"{attempt.element.uid} is tried for ever at {attempt.sink}")
     yield from _concurrency(facts)
+
+
+def _no_false_alarm(facts: Facts) -> Iterable[Violation]:
+    """Each subject has its partition here, whoever owns that: none may be said to be on several."""
+    for load in facts.history.of(Load):
+        if load.what == "spread_subjects":
+            yield Violation("a false alarm", load.time, f"{load.life} says that subjects are on several partitions")
 
 
 def _concurrency(facts: Facts) -> Iterable[Violation]:

@@ -5,6 +5,7 @@ Judges nothing.
 
 from bisect import bisect_left
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -61,6 +62,8 @@ class Facts:
         self.lettered: dict[tuple[str, str], int] = {}
         self.done: dict[tuple[str, str], int] = {}
         """When an event was first done at a sink: it took effect, or its dead letter was kept."""
+        self.landed: set[tuple[str, str]] = set()
+        """The events that took effect at a sink."""
         self._read_ends()
         self.generations: dict[str, list[Generation]] = defaultdict(list)
         self._read_states()
@@ -93,6 +96,7 @@ class Facts:
             if attempt.landed_at is not None:
                 for uid, _ in told_by(attempt):
                     key = uid, attempt.sink
+                    self.landed.add(key)
                     self.done[key] = min(self.done.get(key, attempt.landed_at), attempt.landed_at)
 
     def _read_states(self) -> None:
@@ -127,9 +131,40 @@ class Facts:
         )
 
     def may_be_dropped(self, element: Element, sink: str) -> bool:
-        return self.history.late_policy.get(sink) == "drop" and any(
-            self.may_be_late(place, element) for place in self.places[element.uid]
+        return self.history.late_policy.get(sink) == "drop" and self.may_ever_be_late(element)
+
+    def may_ever_be_late(self, element: Element) -> bool:
+        return any(self.may_be_late(place, element) for place in self.places[element.uid])
+
+    def may_be_left_out(self, element: Element, sink: str) -> bool:
+        """Whether a policy of the route may have settled it: late, superseded, unchanged."""
+        return (
+            self.may_be_dropped(element, sink)
+            or (sink in self.history.latest and self._may_be_superseded(element, sink))
+            or self._may_be_unchanged(element, sink)
         )
+
+    def _may_be_superseded(self, element: Element, sink: str) -> bool:
+        """Only by one that is newer, goes to the same sink, and is done there, be it that it says nothing new."""
+        return any(
+            other.uid != element.uid
+            and other.order >= element.order
+            and ((other.uid, sink) in self.done or self._may_be_unchanged(other, sink))
+            for other in self._of_subject(element, sink)
+        )
+
+    def _may_be_unchanged(self, element: Element, sink: str) -> bool:
+        """Only after another one with its value has arrived."""
+        return sink in self.history.changed and any(
+            other.uid != element.uid and other.value == element.value and (other.uid, sink) in self.landed
+            for other in self._of_subject(element, sink)
+        )
+
+    def _of_subject(self, element: Element, sink: str) -> Iterator[Element]:
+        for partition in {place.partition for place in self.places[element.uid]}:
+            for _, other in self.rivals[partition, element.subject, element.kind]:
+                if sink in other.sinks:
+                    yield other
 
 
 def told_by(attempt: Attempt) -> tuple[tuple[str, bool], ...]:

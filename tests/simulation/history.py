@@ -27,6 +27,8 @@ class Element:
     """first: another event of its subject must follow; second: the one that follows."""
     happened: float = 0.0
     """Its own time, by the wall clock; only of these."""
+    value: str = ""
+    """What a route may compare it by."""
 
 
 @dataclass(slots=True)
@@ -172,7 +174,7 @@ class LifeEvent:
 
 @dataclass(slots=True)
 class Load:
-    """A process counts more of something than ever before: in_flight, held."""
+    """A process counts more of something than ever before: in_flight, held, spread_subjects."""
 
     at: int
     time: float
@@ -196,6 +198,10 @@ class History:
     sheds: bool
     """Whether a sink that fills its partition gives up what waits for it."""
     lease_seconds: float
+    latest: tuple[str, ...] = ()
+    """The sinks of which a route says `only: latest`."""
+    changed: tuple[str, ...] = ()
+    """Those of which a route says `changed`."""
     entries: list[Any] = field(default_factory=list)
     """Of the kinds above, in order."""
     counts: Counter[str] = field(default_factory=Counter)

@@ -295,6 +295,7 @@ class Received:
 
     body_type = AmqpMessageBodyType.DATA
     content_type = None
+    partition_key = None
     properties: dict[str, Any] = {}  # noqa: RUF012 - nobody writes into it
     raw_amqp_message = _ANNOTATED
 

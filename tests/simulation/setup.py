@@ -29,7 +29,7 @@ def _clock(minute: int) -> str:
 class Variant:
     """What differs from run to run."""
 
-    window_seconds: float
+    window_seconds: float | Literal["auto"]
     state_interval_seconds: float
     in_flight: int
     held: int
@@ -40,8 +40,13 @@ class Variant:
     concurrency: int
     quiet: int
     """Which of the ways to tell of several together."""
+    only: Literal["latest"] | None
+    changed: tuple[str, ...] | None
+    """Both of the idempotent sink."""
 
 
+_AUTO = {"min_seconds": 0.5, "max_seconds": 8, "late_target": 0.2}
+"""A window begins with five seconds: in a run some grow, because of what comes nine seconds late, and most shrink."""
 _MINUTE = int((WALL_CLOCK_OFFSET + 1_000 + 12) % 86_400) // 60
 """One that begins when a run has gone on for twelve seconds."""
 _QUIET: tuple[dict[str, Any], ...] = (
@@ -59,9 +64,9 @@ class _CostlySettings(SinkSettings):
     timeout_seconds: float = 2.0
 
 
-def variant(random: Random) -> Variant:
+def variant(random: Random, more: Random) -> Variant:
     return Variant(
-        window_seconds=random.choice((0, 1, 1, 2)),
+        window_seconds=random.choice((0, 1, 1, "auto")),
         state_interval_seconds=random.choice((0.2, 1)),
         in_flight=random.choice((4, 10, 2000)),
         held=random.choice((3, 50_000, 50_000)),
@@ -70,6 +75,8 @@ def variant(random: Random) -> Variant:
         overflow=random.choice(("block", "block", "dead_letter")),
         concurrency=random.choice((2, 16)),
         quiet=random.randrange(len(_QUIET)),
+        only=more.choice((None, None, "latest")),
+        changed=more.choice((None, None, ("data", "etag"))),
     )
 
 
@@ -87,7 +94,14 @@ def config(chosen: Variant) -> Config:
     )
     specs = (
         RouteSpec("all", (PLAIN,), compile_filter({"includedEventTypes": ["Sim.All", "Sim.First"]})),
-        RouteSpec("idempotent", (IDEMPOTENT,), compile_filter({"includedEventTypes": ["Sim.All"]}), late=chosen.late),
+        RouteSpec(
+            "idempotent",
+            (IDEMPOTENT,),
+            compile_filter({"includedEventTypes": ["Sim.All"]}),
+            late=chosen.late,
+            only=chosen.only,
+            changed=chosen.changed,
+        ),
         RouteSpec("some", (LEDGER,), compile_filter({"includedEventTypes": ["Sim.Some"]})),
         RouteSpec("told", (DIGEST,), compile_filter({"includedEventTypes": ["Sim.Told"]})),
         RouteSpec("missed", MISSED, compile_filter({"includedEventTypes": ["Worker.ExpectationMissed"]})),
@@ -120,7 +134,7 @@ def _worker(chosen: Variant) -> dict[str, Any]:
             "state_interval_seconds": chosen.state_interval_seconds,
             "checkpoint_interval_seconds": 1,
         },
-        "order": {"window_seconds": chosen.window_seconds},
+        "order": {"window_seconds": chosen.window_seconds, **(_AUTO if chosen.window_seconds == "auto" else {})},
         "limits": {
             "in_flight": chosen.in_flight,
             "held": chosen.held,

@@ -114,6 +114,8 @@ class _Call:
         for partition, state in contents.states.items():
             if states.get(partition) is not state:
                 payload = orjson.loads(state.payload)
+                before = orjson.loads(states[partition].payload) if partition in states else {}
+                history.counts["window changed"] += _window(payload) != _window(before) is not None
                 progress = payload["progress"] or {"read": None, "watermark": None}
                 history.entries.append(
                     StateWrite(
@@ -163,6 +165,12 @@ class _Call:
         store, history = self._store, self._store.history
         for partition in self._granted:
             history.entries.append(Renewal(history.tick(), store.loop.time(), store.life, partition, self._called_time))
+
+
+def _window(state: dict[str, Any]) -> float | None:
+    """What a window `auto` has come to."""
+    seconds: float | None = state.get("disorder", {}).get("seconds")
+    return seconds
 
 
 def _members(row: dict[str, Any]) -> tuple[str, ...]:

@@ -63,7 +63,7 @@ def _subject(random: Random, name: str, partition: str) -> list[_Piece]:
     for order in range(random.randint(4, 9)):
         time += random.expovariate(1 / 2.5)
         event_type = types[order]
-        element = Element(f"{name}-{order}", name, kind, order, _ROUTED[event_type])
+        element = Element(f"{name}-{order}", name, kind, order, _ROUTED[event_type], value=_value(order))
         json = _event(name, kind, order, event_type)
         pieces.append(_Piece(_arrival(random, time), partition, json, element))
         if random.random() < 0.15:
@@ -109,9 +109,14 @@ def _event(subject: str, kind: str, order: int, event_type: str) -> dict[str, An
         "subject": subject,
         "eventType": event_type,
         "eventTime": f"2026-01-01T00:00:{order:02}.0000000Z" if kind == "time" else "2026-01-01T00:00:00Z",
-        "data": {"sequencer": f"{order:x}"} if kind == "sequencer" else {},
+        "data": {"etag": _value(order)} | ({"sequencer": f"{order:x}"} if kind == "sequencer" else {}),
         "dataVersion": "1",
     }
+
+
+def _value(order: int) -> str:
+    """Two in a row have the same, and it comes back."""
+    return "AB"[order // 2 % 2]
 
 
 def _rubbish(random: Random, name: str, partition: str) -> _Piece:

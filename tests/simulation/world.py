@@ -47,7 +47,7 @@ class World:
     def __init__(self, seed: int) -> None:
         self.random = Random(seed)
         self.loop = SimulationLoop()
-        self.variant = variant(self.random)
+        self.variant = variant(self.random, Random(f"options of {seed}"))
         self.config = config(self.variant)
         self.history = History(
             seed=seed,
@@ -65,6 +65,8 @@ class World:
             },
             sheds=self.variant.overflow == "dead_letter",
             lease_seconds=LEASE_SECONDS,
+            latest=(traffic.IDEMPOTENT,) if self.variant.only else (),
+            changed=(traffic.IDEMPOTENT,) if self.variant.changed else (),
         )
         self.contents = Contents()
         self.weather = Weather()

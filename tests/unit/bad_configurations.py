@@ -26,6 +26,37 @@ BAD = [
         "  paht: x",
         "worker.yaml:6:3: store.paht: there is no such key; did you mean path?",
     ),
+    Bad(
+        "routes",
+        "    late: drop",
+        "    only: lates",
+        "routes.yaml:15:5: routes[1].only: cannot be lates; did you mean latest?",
+    ),
+    Bad(
+        "routes",
+        "    late: drop",
+        "    onyl: latest",
+        "routes.yaml:15:5: routes[1].onyl: there is no such key; did you mean only?",
+    ),
+    Bad(
+        "routes",
+        "    late: drop",
+        "    changed: eTag",
+        "routes.yaml:15:5: routes[1].changed: 'eTag' is nothing to compare by; did you mean etag?",
+    ),
+    Bad(
+        "routes",
+        "    late: drop",
+        "    changed: subject",
+        "routes.yaml:15:5: routes[1].changed: 'subject' is nothing to compare by; write etag, or a key such as "
+        "data.contentLength",
+    ),
+    Bad(
+        "routes",
+        "    late: drop",
+        "    changed: data.a..b",
+        "routes.yaml:15:5: routes[1].changed: cannot be read from",
+    ),
     Bad("worker", "store:", "stroe: 1\nstore:", "worker.yaml:4:1: stroe: there is no such key; did you mean store?"),
     Bad(
         "worker",

@@ -170,3 +170,55 @@ def test_an_expectation_that_no_event_can_begin_or_meet_is_told():
         )
     )
     assert "expect[0].then.includedEventTypes[0]: Azure ML sends no events of this type; did you mean" in typed[0]
+
+
+# --- only and changed
+
+
+def options(route: str, *, before: str = "", worker: str = WORKER) -> list[str]:
+    routes = (
+        f"sinks: [{{name: a, kind: log}}, {{name: b, kind: log}}]\nroutes:\n{before}  - name: r\n    sinks: [a, b]\n"
+    )
+    config = loaded(worker, routes + route, secrets=False)
+    return [str(warning).removeprefix("routes.yaml:") for warning in warnings(config)]
+
+
+LATE = (
+    "an older event that comes late is delivered all the same, after a newer one; add late: drop, or late: dead_letter"
+)
+
+
+def test_the_newest_alone_and_late_ones_too_is_a_contradiction():
+    assert options("    only: latest\n") == [f"5:5: routes[0].only: {LATE}"]
+    assert options("    changed: etag\n") == [f"5:5: routes[0].changed: {LATE}"]
+    assert options("    only: latest\n    changed: etag\n    late: dead_letter\n") == []
+    assert options("    changed: etag\n", worker=f"{WORKER}order: {{late: drop}}\n") == []
+
+
+def test_where_nothing_waits_little_is_released_together():
+    [warning] = options("    only: latest\n    late: drop\n", worker=f"{WORKER}order: {{window_seconds: 0}}\n")
+    assert warning == (
+        "5:5: routes[0].only: with order.window_seconds: 0 no event waits, and only those of one message are released "
+        "together; give it a window"
+    )
+
+
+def test_an_option_means_nothing_at_a_sink_that_has_the_events_by_an_earlier_route():
+    [warning] = options("    only: latest\n    late: drop\n", before="  - {name: all, sinks: [a]}\n")
+    assert warning == (
+        "6:5: routes[1].only: it means nothing at a, because all sends all these events there before; put it first"
+    )
+
+
+def test_what_can_never_be_unchanged_is_said():
+    types = f"    filter: {{includedEventTypes: [{ML}.RunCompleted]}}\n"
+    assert options(f"{types}    changed: etag\n    late: drop\n") == [
+        (
+            "6:5: routes[0].changed: events of Azure ML have no etag, so that none is unchanged; name another key, or "
+            "remove it"
+        )
+    ]
+    assert options(f"{types}    changed: data.runStatus\n    late: drop\n") == []
+    assert options("    changed: data.Sequencer\n    late: drop\n") == [
+        "5:5: routes[0].changed: each event has another sequencer, so that none is unchanged; write etag"
+    ]

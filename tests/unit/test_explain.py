@@ -128,3 +128,21 @@ def test_an_event_can_neither_steer_the_terminal_nor_forge_a_line():
     assert "\u202e" not in text
     assert "[bold]x[/bold]" in text
     assert not any(line.startswith("  yes  forged") for line in text.splitlines())
+
+
+def test_a_route_says_what_it_does_not_deliver_of_what_it_matches():
+    routes = Routes(
+        [
+            RouteSpec("mirror", ("copy",), only="latest", changed=("data", "etag")),
+            RouteSpec("again", ("copy",), only="latest"),
+        ]
+    )
+    name = "Microsoft.Storage.BlobCreated.eventgrid.json"
+    [row, *_] = explain(name, (SAMPLES / name).read_bytes(), routes)
+    assert [each["reason"] for each in row["routes"]] == [
+        (
+            "the route has no filter; only: latest, so not when a newer one of its subject is released with it; "
+            "changed, so not when its data.etag is the last one delivered of its subject"
+        ),
+        "the route has no filter; copy has it by mirror already",
+    ]

@@ -53,3 +53,16 @@ def test_it_is_ready_when_every_stated_condition_holds():
     health.set_ready("store", ok=True)
     health.set_ready("hub", ok=True, detail="connected")
     assert health.not_ready() == {}
+
+
+def test_a_note_is_kept_until_it_is_taken_back_and_makes_nothing_unready():
+    health = Health(limit_seconds=30)
+    health.note("subjects", "seen on two partitions")
+    health.note("rules", "refused")
+    health.note("rules", "refused again")
+    assert health.notes() == {"rules": "refused again", "subjects": "seen on two partitions"}
+    assert health.not_ready() == {}
+
+    health.note("rules", "")
+    health.note("never said", "")
+    assert health.notes() == {"subjects": "seen on two partitions"}

@@ -13,6 +13,7 @@ from worker.errors import StateFormatUnknown
 from worker.events import OrderKey, OrderKind, Position, Subject, UnixSeconds
 from worker.memory import PartDamaged, Rows
 from worker.order import Remembered
+from worker.unchanged import LastValue
 
 times = st.integers(0, 4_000_000_000_000).map(lambda milliseconds: UnixSeconds(milliseconds / 1000))
 texts = st.text(max_size=12)
@@ -30,7 +31,9 @@ events = st.builds(
     times,
     st.booleans(),
 )
-rows = st.builds(Rows, st.lists(subjects, max_size=8), st.lists(events, max_size=8))
+digests = st.binary(min_size=16, max_size=16)
+values = st.lists(st.builds(LastValue, texts, digests, digests, times), max_size=8).map(lambda rows: rows or ())
+rows = st.builds(Rows, st.lists(subjects, max_size=8), st.lists(events, max_size=8), values)
 
 
 def an_event(number: int) -> SettledKey:
@@ -85,6 +88,21 @@ def test_a_part_of_a_newer_format_is_refused_with_a_sentence_whatever_follows():
         memory.unpack(b"worker memory 2\nanything")
     with pytest.raises(StateFormatUnknown, match="format 2"):
         memory.decode({**memory.encode(Rows()), "format": 2})
+
+
+def test_without_values_the_content_is_what_it_was_and_with_some_a_version_before_them_finds_the_rest():
+    plain = memory.encode(Rows(events=[an_event(1)]))
+    more = memory.encode(Rows(events=[an_event(1)], values=[LastValue("out", bytes(16), bytes(16), UnixSeconds(1.0))]))
+
+    assert plain.keys() == {"format", "subjects", "events"}
+    assert plain.items() <= more.items()
+
+
+@pytest.mark.parametrize("columns", ["[]", '[[0],[],"",[1]]', '[[0],["out"],"",[1]]', "7"])
+def test_values_of_other_content_are_damage(columns: str):
+    body = b'{"format":1,"subjects":[[],[],[],"",[],[]],"events":["",[],[],[],[]],"values":%b}' % columns.encode()
+    with pytest.raises(PartDamaged):
+        memory.unpack(b"worker memory 1\n" + zlib.compress(body))
 
 
 def test_a_row_of_a_part_takes_few_bytes():

@@ -236,6 +236,99 @@ def test_nothing_is_kept_of_forgotten_subjects():
     assert after - before < 100
 
 
+def test_nothing_is_kept_of_those_that_left_with_the_turn_of_another_also_when_they_were_read_again():
+    orderer = Orderer(window_seconds=5, memory_seconds=DAY)
+
+    def kilobytes_after(until: float) -> float:
+        orderer.due(now=at(until), at_most=10_000)
+        return tracemalloc.get_traced_memory()[0] / 1024
+
+    def kilobytes_while_one_waits_and_afterwards(start: float) -> tuple[float, float]:
+        for key in range(2_000, 0, -1):
+            orderer.add(placed(key), now=at(start), in_order=True)
+        orderer.add(placed(1, subject="waits"), now=at(start + 1), in_order=True)
+        for key in range(2_000, 0, -1):
+            orderer.add(placed(key), now=at(start + 2), in_order=True)
+        return kilobytes_after(start + 5), kilobytes_after(start + 6)
+
+    tracemalloc.start()
+    try:
+        rounds = [kilobytes_while_one_waits_and_afterwards(start) for start in (100, 200, 300, 400, 500)]
+    finally:
+        tracemalloc.stop()
+    assert all(waiting - afterwards < 50 for waiting, afterwards in rounds)
+    assert rounds[-1][1] - rounds[1][1] < 200, "tables of sets are made anew now and then"
+
+
+def test_by_default_two_hundred_thousand_subjects_are_remembered():
+    orderer = Orderer(window_seconds=0, memory_seconds=DAY)
+    key = OrderKey(TIME, "1")
+    orderer.restore(Remembered(Subject("/ws", str(number)), key, at(100)) for number in range(200_001))
+
+    assert next(orderer.walk()).subject.subject == "1"
+
+
+def test_all_of_the_memory_can_be_walked_while_it_changes():
+    orderer = Orderer(window_seconds=0, memory_seconds=DAY, memory_subjects=3)
+    rows = [Remembered(Subject("/ws", name), OrderKey(TIME, "0005"), at(100)) for name in "abc"]
+    orderer.restore(rows)
+    assert list(orderer.walk()) == rows
+
+    walk = orderer.walk()
+    assert next(walk) == rows[0]
+    orderer.add(placed(7, subject="c"), now=at(101))
+    orderer.add(placed(1, subject="d"), now=at(101))
+    orderer.due(now=at(101), at_most=10)
+
+    assert list(walk) == [rows[1], Remembered(Subject("/ws", "c"), OrderKey(TIME, "0007"), at(101))]
+    assert [row.subject.subject for row in orderer.walk()] == ["b", "c", "d"]
+
+
+def test_who_is_forgotten_while_the_memory_is_walked_is_passed_over():
+    orderer = Orderer(window_seconds=0, memory_seconds=DAY, memory_subjects=2)
+    orderer.restore([Remembered(Subject("/ws", name), OrderKey(TIME, "0005"), at(100)) for name in "ab"])
+    walk = orderer.walk()
+    next(walk)
+    for name in "cd":
+        orderer.add(placed(1, subject=name), now=at(101))
+    orderer.due(now=at(101), at_most=10)
+
+    assert list(walk) == []
+
+
+def test_each_change_of_the_memory_is_counted():
+    orderer = Orderer(window_seconds=0, memory_seconds=DAY)
+    counted = [orderer.releases]
+    for key in (1, 2):
+        orderer.add(placed(key), now=at(100))
+        orderer.due(now=at(100), at_most=10)
+        counted.append(orderer.releases)
+
+    assert counted == [0, 1, 2]
+
+
+def test_an_event_that_is_settled_is_late_no_more():
+    orderer = Orderer(window_seconds=0, memory_seconds=DAY)
+    orderer.restore([Remembered(Subject("/ws", "run"), OrderKey(TIME, "0007"), at(90))])
+    late, other = placed(5), placed(6)
+    for each in (late, other):
+        orderer.add(each, now=at(100))
+    orderer.settled(late.position)
+    orderer.settled(placed(8).position)
+
+    assert orderer.late == {other.position: 10_000}
+
+
+def test_an_event_is_superseded_when_a_later_one_of_its_subject_is_here_at_its_turn():
+    orderer = Orderer(window_seconds=5, memory_seconds=DAY)
+    for key in (1, 2):
+        orderer.add(placed(key), now=at(100 + key))
+    (first,) = orderer.due(now=at(106), at_most=10)
+    (last,) = orderer.due(now=at(107), at_most=10)
+
+    assert (first.superseded, last.superseded) == (True, False)
+
+
 def test_the_case_of_a_source_makes_no_other_subject():
     orderer = Orderer(window_seconds=0, memory_seconds=DAY)
     orderer.add(placed(5), now=at(100))

@@ -255,6 +255,108 @@ def check(progress: Progress, model: Model) -> None:
         assert progress.served_by(position) == model.served.get(position, set())
 
 
+def left_by_an_earlier_life() -> SavedProgress:
+    """11 to 13 and 16 to 17 unsettled, of 13 and 17 a part; 11, 12, 13 and 17 served."""
+    progress = begun(*range(10, 19), elements=2)
+    for number in (10, 14, 15, 18):
+        progress.settle(Position(number, 0))
+        progress.settle(Position(number, 1))
+    for number in (13, 17):
+        progress.settle(Position(number, 1))
+    for number in (11, 12, 13, 17):
+        progress.served(Position(number, 0), "mail")
+    return progress.snapshot()
+
+
+def test_a_checkpoint_further_on_than_the_state_is_where_it_goes_on():
+    progress = Progress.restore(left_by_an_earlier_life(), checkpoint=Watermark(12, "@of the checkpoint"))
+
+    assert progress.snapshot() == SavedProgress(
+        watermark=[12, "@of the checkpoint"],
+        read=18,
+        unsettled=[[13, 13], [16, 17]],
+        parts=[[13, 1], [17, 1]],
+        served=[[13, 0, "mail"], [17, 0, "mail"]],
+    )
+
+
+def test_what_ends_where_the_checkpoint_is_is_left_no_more():
+    progress = Progress.restore(left_by_an_earlier_life(), checkpoint=Watermark(13, "@13"))
+
+    assert progress.snapshot() == SavedProgress(
+        watermark=[13, "@13"], read=18, unsettled=[[16, 17]], parts=[[17, 1]], served=[[17, 0, "mail"]]
+    )
+    progress.begin(16, "@16", 2)
+    assert progress.missing == 0
+
+
+def test_of_a_state_that_the_checkpoint_has_left_behind_nothing_stays():
+    progress = Progress.restore(left_by_an_earlier_life(), checkpoint=Watermark(30, "@30"))
+
+    assert progress.snapshot() == SavedProgress(watermark=[30, "@30"], read=30, unsettled=[], parts=[], served=[])
+    assert progress.served_by(Position(31, 0)) == frozenset()
+
+
+def test_a_checkpoint_at_or_behind_the_state_changes_nothing():
+    saved = left_by_an_earlier_life()
+    for number in (9, 10):
+        assert Progress.restore(saved, checkpoint=Watermark(number, "@of the checkpoint")).snapshot() == saved
+
+
+def test_without_a_state_it_goes_on_from_the_checkpoint_and_from_before_all_messages_there_is_no_watermark():
+    assert Progress.restore(None, checkpoint=Watermark(7, "@7")).watermark == Watermark(7, "@7")
+    assert Progress.restore(None, checkpoint=Watermark(-1, "-1")).watermark is None
+
+
+def test_the_message_of_the_watermark_that_comes_again_leaves_it_as_it_is():
+    progress = Progress.restore(None, checkpoint=Watermark(7, "@of the checkpoint"))
+    progress.begin(7, "@7", 1)
+
+    assert progress.watermark == Watermark(7, "@of the checkpoint")
+
+
+def test_a_message_that_is_to_start_over_has_nothing_settled_or_served_and_the_others_keep_theirs():
+    progress = Progress.restore(left_by_an_earlier_life())
+    progress.start_over(13)
+    progress.start_over(99)
+    for number in range(11, 18):
+        progress.begin(number, f"@{number}", 2)
+
+    settled = {number: progress.already_settled(Position(number, 1)) for number in (13, 17)}
+    assert settled == {13: False, 17: True}
+    served = [number for number in range(11, 18) if progress.served_by(Position(number, 0))]
+    assert served == [11, 12, 17]
+
+
+def test_a_message_is_held_from_its_beginning_until_all_of_it_is_settled():
+    progress = begun(1, elements=2)
+    held = [progress.holds(1), progress.holds(2)]
+    for element in (0, 1):
+        progress.settle(Position(1, element))
+        held.append(progress.holds(1))
+
+    assert held == [True, False, True, False]
+
+
+def test_what_was_left_and_has_come_again_is_in_the_state_no_more():
+    progress = Progress.restore(begun(1, 2, 3).snapshot())
+    for number in (1, 2, 3):
+        progress.begin(number, f"@{number}", 1)
+        progress.settle(Position(number, 0))
+
+    assert progress.snapshot() == SavedProgress(watermark=[3, "@3"], read=3, unsettled=[], parts=[], served=[])
+
+
+def test_who_was_served_for_an_element_that_its_message_no_longer_has_is_forgotten_with_the_message():
+    earlier = begun(1, elements=2)
+    earlier.served(Position(1, 1), "mail")
+    progress = restarted(earlier)
+    progress.begin(1, "@1", 1)
+    progress.settle(Position(1, 0))
+
+    assert progress.snapshot()["served"] == []
+
+
 def test_what_was_left_unsettled_and_does_not_come_again_is_counted():
     first = Progress()
     for number in range(1, 7):
