@@ -36,7 +36,6 @@ _put = DeadLetterWriter.put
 _later = Chains.later
 _may_start = Pipeline.may_start
 _why_not_alone = SinkGroups._why_not_alone
-_through = Pipeline.through
 _groups_snapshot = SinkGroups.snapshot
 _sightings = count(10**9)
 
@@ -161,11 +160,10 @@ def _without_marks(state: PartitionState) -> bytes:
     return _encode(replace(state, progress=cast("SavedProgress | None", progress)))
 
 
-def _through_when_nothing_is_heard(pipeline: Pipeline) -> float:
-    """Nothing comes: then nothing is there."""
-    wall = pipeline._parts.clock() if pipeline.feed.drained else _through(pipeline)
+def _through_by_the_wall_clock(pipeline: Pipeline) -> float:
+    """Nothing waits for its turn: then nothing is there."""
     oldest = pipeline._orderer.oldest_enqueued()
-    return wall if oldest is None else oldest
+    return pipeline._parts.clock() if oldest is None else oldest
 
 
 BUGS: dict[str, Callable[[], AbstractContextManager[object]]] = {
@@ -186,7 +184,7 @@ BUGS: dict[str, Callable[[], AbstractContextManager[object]]] = {
     "an event does not wait for what is held of its subject": _of(SinkGroups, "_why_not_alone", _whatever_is_held),
     "repeats of the SDK are let through": _of(Feed, "put", _put_everything),
     "an event is looked at again when it is read again": _of(codec, "encode", _without_marks),
-    "silence is taken for the end of the hub": _of(Pipeline, "through", _through_when_nothing_is_heard),
+    "the wall clock says what is missed": _of(Pipeline, "through", _through_by_the_wall_clock),
     "samples of all partitions are stored in one place": _of(spread, "_place", _one_place),
     "a lost answer of the store is taken for a yes": _of(Tenure, "save", _claim_success),
     "the oldest is delivered instead of the newest": _of(pipeline, "superseded", _keep_the_oldest),

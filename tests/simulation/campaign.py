@@ -44,6 +44,7 @@ class Tally:
         for sink in (PLAIN, LEDGER):
             acted = Counter(each.element.uid for each in effects if each.sink == sink)
             counts[f"doubled at {sink}"] += sum(times - 1 for times in acted.values())
+        counts["missed expectations"] += len({each.about for each in attempts if each.about})
         counts["dead letters"] += len(history.of(LetterWrite))
         counts["violations"] += len(violations)
         if violations:
@@ -67,7 +68,8 @@ class Tally:
                 "sink refuses",
                 "window changed",
             ),
-            *("attempts", "effects", f"doubled at {PLAIN}", f"doubled at {LEDGER}", "dead letters", "violations"),
+            *("attempts", "effects", f"doubled at {PLAIN}", f"doubled at {LEDGER}"),
+            *("missed expectations", "dead letters", "violations"),
         )
         return [(name, self.counts[name]) for name in shown]
 

@@ -58,7 +58,7 @@ def check(history: History) -> list[Violation]:
         _told_in_order,
         _nothing_saved_acts_again,
         _missed_is_told,
-        _no_false_alarm,
+        _nothing_met_is_told,
         _generations_follow,
         _checkpoint_is_fenced,
         _nothing_starts_after_the_end,
@@ -387,7 +387,7 @@ def _missed_is_told(facts: Facts) -> Iterable[Violation]:
                 yield Violation("8 expectations", first.time, f"{first.element.uid} is missed: {sink!r} is not told")
 
 
-def _no_false_alarm(facts: Facts) -> Iterable[Violation]:
+def _nothing_met_is_told(facts: Facts) -> Iterable[Violation]:
     """Nobody is told of a first event whose second happened in time, and was in the hub while it was watched.
 
     How long it is watched is counted from its own time, and from when the hub had it first.

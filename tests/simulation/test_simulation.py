@@ -29,7 +29,16 @@ def test_no_promise_is_broken_whatever_goes_wrong(pool: ProcessPoolExecutor) -> 
         total.join(tally)
     assert not total.broken, [f"seed {seed}: {violations[0]}" for seed, violations in total.broken[:5]]
     assert total.counts["seeds"] == _SEEDS
-    for kind in ("killed", "frozen", "thawed", "stopping", "window changed", "dead letters", "doubled at plain"):
+    for kind in (
+        "killed",
+        "frozen",
+        "thawed",
+        "stopping",
+        "window changed",
+        "dead letters",
+        "doubled at plain",
+        "missed expectations",
+    ):
         assert total.counts[kind] > 0, f"{kind}: what did not happen was not tested"
 
 
