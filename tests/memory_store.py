@@ -14,10 +14,12 @@ from worker.events import PartitionId, UnixSeconds
 from worker.stores import (
     DeadLetter,
     HubScope,
+    ListedRow,
     ReplayRequest,
     StateVersion,
     StoredCheckpoint,
     StoredEntry,
+    StoredRow,
     StoredState,
 )
 from worker.stores.layout import (
@@ -42,6 +44,8 @@ class Contents:
     memory: dict[tuple[PartitionId, str], bytes] = field(default_factory=dict)
     entries: dict[str, StoredEntry] = field(default_factory=dict)
     entries_written: dict[str, float] = field(default_factory=dict)
+    rows: dict[str, StoredRow] = field(default_factory=dict)
+    row_marks: dict[str, str] = field(default_factory=dict)
     letters: dict[str, bytes] = field(default_factory=dict)
     replays: dict[str, ReplayRequest] = field(default_factory=dict)
     _versions: Iterator[int] = field(default_factory=lambda: count(1))
@@ -202,6 +206,27 @@ class MemoryStore(CheckpointStore):
                 del stored.entries[key], stored.entries_written[key]
             return len(old)
 
+    # --- the shared table ---
+
+    async def list_rows(self) -> dict[str, ListedRow]:
+        async with self._called("list_rows") as stored:
+            return {name: ListedRow(row.version, stored.row_marks[name]) for name, row in stored.rows.items()}
+
+    async def read_row(self, name: str) -> StoredRow | None:
+        async with self._called("read_row") as stored:
+            return stored.rows.get(name)
+
+    async def write_row(self, name: str, payload: bytes, *, mark: str, expected: StateVersion | None) -> StateVersion:
+        async with self._called("write_row") as stored:
+            _expect(stored.rows.get(name), expected, f"shared row {name}")
+            stored.rows[name], stored.row_marks[name] = StoredRow(payload, stored.version()), mark
+            return stored.rows[name].version
+
+    async def delete_row(self, name: str, *, expected: StateVersion) -> None:
+        async with self._called("delete_row") as stored:
+            _expect(stored.rows.get(name), expected, f"shared row {name}")
+            del stored.rows[name], stored.row_marks[name]
+
     # --- dead letters ---
 
     async def put_dead_letters(self, letters: list[DeadLetter]) -> None:
@@ -252,7 +277,7 @@ class MemoryStore(CheckpointStore):
 
 
 def _expect(
-    present: StoredCheckpoint | StoredState | StoredEntry | None, expected: StateVersion | None, what: str
+    present: StoredCheckpoint | StoredState | StoredEntry | StoredRow | None, expected: StateVersion | None, what: str
 ) -> None:
     version = present.version if present else None
     if version != expected:

@@ -45,6 +45,7 @@ WRITES: dict[str, Callable[[SqliteStore], Awaitable[object]]] = {
     "forget_memory": lambda store: store.forget_memory(P0, keep=[]),
     "write_entry": lambda store: store.write_entry("key", b"x", expected=None),
     "expire_entries": lambda store: store.expire_entries(NOW),
+    "write_row": lambda store: store.write_row("row", b"x", mark="", expected=None),
     "drop_dead_letters": lambda store: store.drop_dead_letters(["name"]),
     "request_replays": lambda store: store.request_replays([request()]),
     "end_replays": lambda store: store.end_replays([request()]),
@@ -167,10 +168,10 @@ def test_another_programs_database_is_a_configuration_mistake_and_stays_as_it_is
 
 async def test_a_newer_schema_is_a_configuration_mistake_that_says_so(store: SqliteStore, path: Path):
     newer = sqlite3.connect(path)
-    newer.execute("PRAGMA user_version = 3")
+    newer.execute("PRAGMA user_version = 4")
     newer.close()
 
-    with pytest.raises(ConfigError, match=r"newer version of the worker \(schema 3, this version knows 2\)"):
+    with pytest.raises(ConfigError, match=r"newer version of the worker \(schema 4, this version knows 3\)"):
         await open_and_close(path)
 
 

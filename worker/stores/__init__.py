@@ -1,4 +1,6 @@
-"""What must survive a process: ownership and checkpoints, per partition its state and its memory, ledger, dead letters.
+"""What must survive a process: ownership and checkpoints, state and memory of each partition, ledger, dead letters.
+
+And a small table of rows that the partitions share.
 
 The protocol only. `sqlite` serves one machine, `blob` serves production; `tests/contract` holds both to the same
 promises. Nothing here knows what a state object contains.
@@ -48,6 +50,21 @@ class StoredEntry(NamedTuple):
 
     payload: bytes
     version: StateVersion
+
+
+class StoredRow(NamedTuple):
+    """A row of the shared table as it was read."""
+
+    payload: bytes
+    version: StateVersion
+
+
+class ListedRow(NamedTuple):
+    """A row of the shared table as a list tells it: without its payload."""
+
+    version: StateVersion
+    mark: str
+    """What whoever wrote it wants everybody to see at a glance."""
 
 
 class ReplayRequest(NamedTuple):
@@ -168,6 +185,26 @@ class Store(Protocol):
 
     async def expire_entries(self, before: UnixSeconds) -> int:
         """Deletes the ledger's entries last written before this; returns how many."""
+        ...
+
+    async def list_rows(self) -> dict[str, ListedRow]:
+        """All rows of the shared table by name, in one cheap query."""
+        ...
+
+    async def read_row(self, name: str) -> StoredRow | None:
+        """The row, or None where there is none."""
+        ...
+
+    async def write_row(self, name: str, payload: bytes, *, mark: str, expected: StateVersion | None) -> StateVersion:
+        """Writes when the stored version is `expected` (None: only if absent), else raises Conflict.
+
+        A name is of letters, digits and `-_./`; a mark is of up to 200 such, and may be empty. A version is never given
+        twice: that of a row that was deleted does not fit the next one of its name.
+        """
+        ...
+
+    async def delete_row(self, name: str, *, expected: StateVersion) -> None:
+        """Deletes the row when its version is still this one, else raises Conflict: when it is gone, too."""
         ...
 
     async def put_dead_letters(self, letters: list[DeadLetter]) -> None:

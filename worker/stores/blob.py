@@ -9,6 +9,7 @@ stands beside them:
     <namespace>/<hub>/<group>/memory/<partition>/<part>
     <namespace>/<hub>/<group>/ledger/<xx>/<key>         an entry under an idempotency key that begins with xx,
                                                         metadata writeid
+    <namespace>/<hub>/<group>/rows/<name>               a row of the shared table, metadata mark, writeid
     <namespace>/<hub>/<group>/deadletters/<name>        one letter as JSON; the names sort by enqueued time;
                                                         metadata letter: the same without body, for lists
     <namespace>/<hub>/<group>/replays/<name>            a request to replay that letter, metadata partition
@@ -26,7 +27,7 @@ from azure.storage.blob.aio import BlobClient
 
 from worker.errors import Conflict
 from worker.events import PartitionId, UnixSeconds
-from worker.stores import HubScope, StateVersion, StoredCheckpoint, StoredEntry, StoredState
+from worker.stores import HubScope, ListedRow, StateVersion, StoredCheckpoint, StoredEntry, StoredRow, StoredState
 from worker.stores.blob_checkpoints import BlobCheckpoints
 from worker.stores.blob_letters import BlobLetters
 from worker.stores.container import (
@@ -42,7 +43,7 @@ from worker.stores.container import (
 )
 from worker.stores.layout import forgettable, scope_prefix
 
-_ENTRIES_PER_PAGE = 250
+_ENTRIES_PER_PAGE = _ROWS_PER_PAGE = 250
 """Small, because a page of thousands would hold up the event loop while it is parsed."""
 
 
@@ -176,6 +177,36 @@ class BlobStore(BlobLetters):
             for some in batches(old):
                 expired += sum(await together(self._delete_if(blob.name, blob.etag, purpose) for blob in some))
         return expired
+
+    async def list_rows(self) -> dict[str, ListedRow]:
+        """A list request for each 250 rows."""
+        prefix, options = f"{self._prefix}/rows/", {"include": ["metadata"], "results_per_page": _ROWS_PER_PAGE}
+        found: dict[str, ListedRow] = {}
+        async for page in self._container.pages(prefix, "list the shared rows", **options):
+            for blob in page:
+                mark = (blob.metadata or {}).get("mark", "")
+                found[blob.name.removeprefix(prefix)] = ListedRow(StateVersion(unquoted(blob.etag)), mark)
+        return found
+
+    async def read_row(self, name: str) -> StoredRow | None:
+        """One request."""
+        async with self._container.reaching(f"read the shared row {name}"):
+            found = await read(self._blob("rows", name))
+        return StoredRow(found[0], StateVersion(found[1])) if found else None
+
+    async def write_row(self, name: str, payload: bytes, *, mark: str, expected: StateVersion | None) -> StateVersion:
+        """One conditional request; Conflict as with `write_state`."""
+        metadata = {"mark": mark} if mark else {}  # the service takes no empty value
+        async with self._writing(f"shared row {name}", expected):
+            return StateVersion(await write_once(self._blob("rows", name), payload, metadata, expected=expected))
+
+    async def delete_row(self, name: str, *, expected: StateVersion) -> None:
+        """One conditional request. Needs the right to delete. Conflict also when an answer got lost on the way."""
+        async with self._container.reaching(f"delete the shared row {name}"):
+            try:
+                await delete(self._blob("rows", name), expected=expected)
+            except Changed:
+                raise Conflict(f"The shared row {name} is no longer of version {expected}.") from None
 
     def _blob(self, kind: str, name: str) -> BlobClient:
         return self._container.client.get_blob_client(f"{self._prefix}/{kind}/{name}")

@@ -14,7 +14,7 @@ from azure.eventhub.aio import CheckpointStore
 
 from worker.errors import Conflict
 from worker.events import PartitionId, UnixSeconds
-from worker.stores import HubScope, StateVersion, StoredCheckpoint, StoredEntry, StoredState
+from worker.stores import HubScope, ListedRow, StateVersion, StoredCheckpoint, StoredEntry, StoredRow, StoredState
 from worker.stores.layout import forgettable, scope_prefix, sdk_names, sdk_scope
 from worker.stores.sqlite_file import Database
 from worker.stores.sqlite_letters import SqliteLetters
@@ -153,6 +153,37 @@ class SqliteStore(SqliteLetters):
         while some := await self._database.execute(statement, [(self._scope, before, _ENTRIES_PER_DELETION)]):
             expired += some
         return expired
+
+    async def list_rows(self) -> dict[str, ListedRow]:
+        """One query that reads no payload."""
+        query = "SELECT name, version, mark FROM shared_rows WHERE scope = ?"
+        rows = await self._database.read(query, (self._scope,))
+        return {name: ListedRow(StateVersion(version), mark) for name, version, mark in rows}
+
+    async def read_row(self, name: str) -> StoredRow | None:
+        """Payload and version of one moment."""
+        query = "SELECT payload, version FROM shared_rows WHERE scope = ? AND name = ?"
+        rows = await self._database.read(query, (self._scope, name))
+        return StoredRow(rows[0][0], StateVersion(rows[0][1])) if rows else None
+
+    async def write_row(self, name: str, payload: bytes, *, mark: str, expected: StateVersion | None) -> StateVersion:
+        """Compares and writes in one transaction."""
+        key = (self._scope, name)
+
+        def write(db: sqlite3.Connection) -> StateVersion:
+            stored = db.execute("SELECT version FROM shared_rows WHERE scope = ? AND name = ?", key).fetchone()
+            # Not from 1: a row may be deleted, and its old version must not fit the next one of this name.
+            version = _next_version(stored, expected, f"shared row {name}", first=time.time_ns())
+            db.execute("INSERT OR REPLACE INTO shared_rows VALUES (?, ?, ?, ?, ?)", (*key, version, mark, payload))
+            return StateVersion(version)
+
+        return await self._database.write(write)
+
+    async def delete_row(self, name: str, *, expected: StateVersion) -> None:
+        """Compares and deletes in one statement."""
+        statement = "DELETE FROM shared_rows WHERE scope = ? AND name = ? AND CAST(version AS TEXT) = ?"
+        if not await self._database.execute(statement, [(self._scope, name, expected)]):
+            raise Conflict(f"The shared row {name} is no longer of version {expected}: someone else wrote it.")
 
 
 class _Checkpoints(CheckpointStore):

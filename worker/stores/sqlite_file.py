@@ -44,7 +44,12 @@ _TO_VERSION_2 = (
         scope TEXT NOT NULL, letter TEXT NOT NULL, partition TEXT NOT NULL,
         PRIMARY KEY (scope, letter)) WITHOUT ROWID""",
 )
-_STEPS = (_TO_VERSION_1, _TO_VERSION_2)
+_TO_VERSION_3 = (
+    """CREATE TABLE shared_rows (
+        scope TEXT NOT NULL, name TEXT NOT NULL, version INTEGER NOT NULL, mark TEXT NOT NULL,
+        payload BLOB NOT NULL, PRIMARY KEY (scope, name))""",
+)
+_STEPS = (_TO_VERSION_1, _TO_VERSION_2, _TO_VERSION_3)
 """From an empty file to the present version: a new file takes all steps, an older one those that it lacks."""
 _SCHEMA_VERSION = len(_STEPS)
 _WAL_AGAIN_SECONDS = 0.01
