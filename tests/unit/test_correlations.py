@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from worker.correlations import Row, First, Then, decode, encode, note_first, note_then, row_name, tell, told
+from worker.correlations import First, Row, Then, decode, encode, note_first, note_then, row_name, tell, told
 from worker.errors import StateFormatUnknown
 from worker.events import PartitionId, UnixSeconds
 
