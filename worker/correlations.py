@@ -18,6 +18,7 @@ import orjson
 
 from worker.errors import StateFormatUnknown
 from worker.events import PartitionId, UnixSeconds
+from worker.marks import Mark, Say
 
 FORMAT = 1
 NOBODY = PartitionId("")
@@ -36,14 +37,20 @@ are."""
 
 
 class First(NamedTuple):
-    """An event after which another one is expected."""
+    """An event on which another one must follow."""
 
     at: UnixSeconds
     id: str
     """What it is known by: `keys.event_identity`."""
     due: UnixSeconds
+    until: float
+    """When all partitions are through with what the hub had by then, it is missed. Seldom later than due."""
+    within: str
+    """As it stood in the file."""
     event: dict[str, Any]
     """Its envelope, or what is kept of it."""
+    cut: bool = False
+    """It was too large: its data is left out."""
 
 
 class Then(NamedTuple):
@@ -68,9 +75,15 @@ class Row:
     past: float = -math.inf
     """What was told missed was due then: events of that time or before change nothing any more."""
     telling: First | None = None
-    """Missed, and being handed to the partition that tells it."""
+    """Missed, and being told."""
     home: PartitionId = NOBODY
-    """That partition."""
+    """The partition that tells it."""
+    made_at: float = 0.0
+    """Wall clock, when it was found missing."""
+    served: tuple[str, ...] = ()
+    """The sinks that have been told."""
+    attempts: tuple[tuple[str, int], ...] = ()
+    """How often each of the others was tried."""
 
     @property
     def pending(self) -> First | None:
@@ -109,21 +122,22 @@ def note_then(row: Row, then: Then) -> tuple[Row, int]:
     return _settled(replace(row, thens=tuple(thens[-_THENS:])))
 
 
-def tell(row: Row, *, through: float, home: PartitionId) -> Row | None:
-    """The row with what is pending handed to `home`, when all are `through` its due time; else None."""
+def tell(row: Row, *, through: float, home: PartitionId, now: float = 0.0) -> Row | None:
+    """The row with what is pending handed to `home`, when all are `through` its time; else None. `now`: wall clock."""
     pending = row.pending
-    if row.telling is not None or pending is None or through <= pending.due:
+    if row.telling is not None or pending is None or through <= pending.until:
         return None
-    return replace(row, telling=pending, home=home)
+    return replace(row, telling=pending, home=home, made_at=now)
 
 
 def told(row: Row) -> Row:
-    """The row once its missed expectation is the business of the partition that tells it."""
+    """The row once everybody knows that its expectation was missed."""
     assert row.telling is not None, "`tell` comes first"
     past = row.telling.due
     firsts = tuple(each for each in row.firsts if each.at > past)
     thens = tuple(each for each in row.thens if each.at > past)
-    left, _ = _settled(replace(row, firsts=firsts, thens=thens, past=past, telling=None, home=NOBODY))
+    rest = Row(row.rule, row.source, row.key, firsts, thens, past)
+    left, _ = _settled(rest)
     return left
 
 
@@ -143,6 +157,15 @@ def _meets(thens: tuple[Then, ...], first: First) -> Then | None:
     return next((each for each in thens if first.at <= each.at <= first.due and each.id != first.id), None)
 
 
+def mark_of(row: Row) -> Mark:
+    """What the list is to tell of a row."""
+    if row.telling is not None:
+        return Mark(Say.TELLING, home=row.home)
+    if row.pending is not None:
+        return Mark(Say.DUE, row.pending.until)
+    return Mark(Say.OLD, row.expires_at)
+
+
 # --- to and from bytes
 
 
@@ -159,6 +182,9 @@ def encode(row: Row) -> bytes:
             "past": None if row.past == -math.inf else row.past,
             "telling": None if row.telling is None else list(row.telling),
             "home": row.home,
+            "made_at": row.made_at,
+            "served": row.served,
+            "attempts": row.attempts,
         }
     )
 
@@ -181,6 +207,9 @@ def decode(payload: bytes) -> Row:
             -math.inf if content["past"] is None else float(content["past"]),
             None if content["telling"] is None else First(*content["telling"]),
             PartitionId(content["home"]),
+            float(content["made_at"]),
+            tuple(content["served"]),
+            tuple((sink, attempts) for sink, attempts in content["attempts"]),
         )
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
         raise StateFormatUnknown(

@@ -168,6 +168,14 @@ class Metrics:
         self.replays = self._counter("replays", "Replays of dead letters that ended, by how.", "outcome")
 
     def _ownership(self) -> None:
+        self.expectations_rows = self._gauge(
+            "expectations_rows", "Rows in the shared table of a rule across subjects; the same in each process.", "rule"
+        )
+        self.expectations_waiting = self._gauge(
+            "expectations_waiting_seconds",
+            "For how long something in the shared table has been due that this partition is not through yet; 0: none.",
+            "partition",
+        )
         self.owned = self._gauge("partitions_owned", "Partitions this process holds a generation of.")
         self.generation = self._gauge("partition_generation", "Generation held; 0 when not held.", "partition")
         self.ownership_changes = self._counter(

@@ -15,6 +15,7 @@ import orjson
 
 from worker.errors import StateFormatUnknown
 from worker.events import PartitionId, UnixSeconds
+from worker.marks import Mark, Say
 
 FORMAT = 1
 NOBODY = PartitionId("")
@@ -36,9 +37,19 @@ class Silence:
     told: bool = False
     """That it has been silent since then was told."""
     telling: bool = False
-    """It is being handed to the partition that tells it."""
+    """It is being told."""
     home: PartitionId = NOBODY
-    """That partition."""
+    """The partition that tells it."""
+    due: float = 0.0
+    """When life was due, of a silence that is being told."""
+    every: str = ""
+    """How long it was allowed to last, as it stood in the file."""
+    made_at: float = 0.0
+    """Wall clock, when it was found silent."""
+    served: tuple[str, ...] = ()
+    """The sinks that have been told."""
+    attempts: tuple[tuple[str, int], ...] = ()
+    """How often each of the others was tried."""
 
 
 def row_name(rule: str, source: str) -> str:
@@ -50,21 +61,31 @@ def row_name(rule: str, source: str) -> str:
 def hear(row: Silence, signs: Iterable[float]) -> Silence:
     """The row with what the partitions last saw: a newer sign of life ends a silence that was told."""
     newest = max(signs, default=row.since)
-    if newest <= row.since:
-        return row
+    if newest <= row.since or row.telling:
+        return row  # while it is told, it stays what it is: its event must be the same in every life
     return replace(row, since=UnixSeconds(newest), seen=True, told=False)
 
 
-def tell(row: Silence, *, every: float, through: float, home: PartitionId) -> Silence | None:
+def tell(
+    row: Silence, *, every: float, written: str, through: float, home: PartitionId, now: float = 0.0
+) -> Silence | None:
     """The row with its silence handed to `home`, when all are `through` the time in which life was due; else None."""
-    if row.told or row.telling or through <= row.since + every:
+    due = row.since + every
+    if row.told or row.telling or through <= due:
         return None
-    return replace(row, telling=True, home=home)
+    return replace(row, telling=True, home=home, due=due, every=written, made_at=now)
 
 
 def told(row: Silence) -> Silence:
-    """The row once the silence is the business of the partition that tells it."""
-    return replace(row, told=True, telling=False, home=NOBODY)
+    """The row once everybody knows of the silence."""
+    return Silence(row.rule, row.source, row.since, seen=row.seen, told=True)
+
+
+def mark_of(row: Silence, every: float) -> Mark:
+    """What the list is to tell of a row."""
+    if row.telling:
+        return Mark(Say.TELLING, home=row.home)
+    return Mark(Say.TOLD, row.since) if row.told else Mark(Say.DUE, row.since + every)
 
 
 class Signs:
@@ -105,6 +126,11 @@ def encode(row: Silence) -> bytes:
             "told": row.told,
             "telling": row.telling,
             "home": row.home,
+            "due": row.due,
+            "every": row.every,
+            "made_at": row.made_at,
+            "served": row.served,
+            "attempts": row.attempts,
         }
     )
 
@@ -115,8 +141,9 @@ def decode(payload: bytes) -> Silence:
         content: dict[str, Any] = orjson.loads(payload)
         if content.pop("format") != FORMAT:
             raise StateFormatUnknown("A row of silences was written by another version: run the version that wrote it.")
-        return Silence(**content)
-    except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
+        attempts = tuple((sink, count) for sink, count in content.pop("attempts"))
+        return Silence(**content | {"served": tuple(content["served"]), "attempts": attempts})
+    except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise StateFormatUnknown(
             f"A row of silences is not the worker's ({error!r}): is the store shared with something else?"
         ) from None

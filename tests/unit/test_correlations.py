@@ -17,7 +17,7 @@ EMPTY = Row("rule", "", "model:1")
 
 
 def first(at: float, name: str = "a") -> First:
-    return First(UnixSeconds(at), f"{name}{at}", UnixSeconds(at + WITHIN), {"id": f"{name}{at}"})
+    return First(UnixSeconds(at), f"{name}{at}", UnixSeconds(at + WITHIN), at + WITHIN, "5s", {"id": f"{name}{at}"})
 
 
 def then(at: float, name: str = "b") -> Then:
@@ -59,7 +59,10 @@ def test_a_first_event_after_the_one_that_met_the_last_is_pending():
 
 
 def test_an_event_of_both_kinds_meets_the_last_and_not_itself():
-    both = [(First(UnixSeconds(at), f"h{at}", UnixSeconds(at + WITHIN), {}), then(at, "h")) for at in (10, 13)]
+    both = [
+        (First(UnixSeconds(at), f"h{at}", UnixSeconds(at + WITHIN), at + WITHIN, "5s", {}), then(at, "h"))
+        for at in (10, 13)
+    ]
     row = noted(both[0][1], both[0][0])
     assert row.pending == both[0][0]
 

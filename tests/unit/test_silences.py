@@ -13,24 +13,24 @@ BEGUN = Silence("rule", "/source", UnixSeconds(100))
 
 
 def test_a_source_that_says_nothing_from_the_beginning_is_told_after_its_time():
-    assert tell(BEGUN, every=10, through=110, home=HOME) is None
-    telling = tell(BEGUN, every=10, through=110.5, home=HOME)
+    assert tell(BEGUN, every=10, written="10s", through=110, home=HOME) is None
+    telling = tell(BEGUN, every=10, written="10s", through=110.5, home=HOME)
 
     assert telling is not None
-    assert tell(telling, every=10, through=200, home=HOME) is None
-    assert tell(told(telling), every=10, through=200, home=HOME) is None
+    assert tell(telling, every=10, written="10s", through=200, home=HOME) is None
+    assert tell(told(telling), every=10, written="10s", through=200, home=HOME) is None
 
 
 def test_the_newest_sign_of_any_partition_counts():
     row = hear(BEGUN, [90, 107, 103])
 
     assert (row.since, row.seen) == (107, True)
-    assert tell(row, every=10, through=117, home=HOME) is None
-    assert tell(row, every=10, through=118, home=HOME) is not None
+    assert tell(row, every=10, written="10s", through=117, home=HOME) is None
+    assert tell(row, every=10, written="10s", through=118, home=HOME) is not None
 
 
 def test_life_ends_a_silence_and_the_next_one_is_told_again():
-    telling = tell(BEGUN, every=10, through=111, home=HOME)
+    telling = tell(BEGUN, every=10, written="10s", through=111, home=HOME)
     assert telling is not None
     silent = told(telling)
     assert hear(silent, [100, 99]) == silent
@@ -38,7 +38,7 @@ def test_life_ends_a_silence_and_the_next_one_is_told_again():
     alive = hear(silent, [150])
 
     assert not alive.told
-    assert tell(alive, every=10, through=161, home=HOME) is not None
+    assert tell(alive, every=10, written="10s", through=161, home=HOME) is not None
 
 
 def test_a_partition_keeps_its_newest_sign_of_each():
@@ -53,7 +53,7 @@ def test_a_partition_keeps_its_newest_sign_of_each():
 
 
 def test_a_row_survives_as_bytes_and_another_format_is_refused():
-    telling = tell(BEGUN, every=10, through=111, home=HOME)
+    telling = tell(BEGUN, every=10, written="10s", through=111, home=HOME)
     assert telling is not None
     for row in (BEGUN, telling, told(telling)):
         assert decode(encode(row)) == row
@@ -74,7 +74,7 @@ def test_each_silence_is_told_once_whenever_it_is_looked_at(life: list[int], dat
     row, tells = BEGUN, list[float]()
     for through in looks:
         row = hear(row, [float(at) for at in life if at < through])
-        telling = tell(row, every=10, through=through, home=HOME)
+        telling = tell(row, every=10, written="10s", through=through, home=HOME)
         if telling is not None:
             tells.append(row.since)
             row = told(telling)

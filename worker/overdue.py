@@ -1,0 +1,331 @@
+"""What one claim does about the shared table: says how far its partition is, and tells what is missed.
+
+Each row has a home: the owner of that partition, and nobody else, tells what it has to tell, when every partition of
+the hub is through its time. How far a partition is its owner writes into a row of its own, but only while another row
+waits for that; so at rest nothing is written. It says no more than what is in the stored state: whoever takes over goes
+on behind it.
+
+A row that is being told says so before anybody is told, and which sinks know; it stays so until all do.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+import structlog
+
+from worker import correlations, silences
+from worker.board import Board, clock_name, clock_payload, is_silence, rule_of
+from worker.errors import Conflict, StateFormatUnknown, StoreUnavailable
+from worker.events import PartitionId, UnixSeconds
+from worker.marks import Mark, Say
+from worker.metrics import Metrics
+from worker.missed import Missed, missed_id, shown_key, time_text
+from worker.silences import Signs, Silence
+from worker.stores import ListedRow, StateVersion
+
+_log = structlog.get_logger()
+
+_AT_ONCE = 200
+"""So many may be being told at one time; bounds memory, and what one look takes."""
+
+_OLD_AT_ONCE = 500
+"""So many rows are deleted in one look."""
+
+Row = correlations.Row | Silence
+
+
+class Overdue:
+    """The work of one claim at the table; also the book of what it tells (`missed.Book`)."""
+
+    def __init__(
+        self,
+        partition: PartitionId,
+        board: Board,
+        signs: Signs,
+        *,
+        through: Callable[[], float | None],
+        submit: Callable[[Missed], None],
+        metrics: Metrics,
+        clock: Callable[[], float],
+    ) -> None:
+        """`through`: before when all that the hub had is seen and noted; None while that is not known."""
+        self.save: Callable[[], Awaitable[bool]] = _saved
+        """Writes the partition's state now; False: it could not be, or must not."""
+        self._partition = partition
+        self._board = board
+        self._signs = signs
+        self._through = through
+        self._submit = submit
+        self._metrics = metrics
+        self._clock = clock
+        self._work = asyncio.Event()
+        self._looked = False
+        self._told_signs: dict[str, float] = {}
+        """The signs of life that our row holds."""
+        self._heard: dict[str, object] = {}
+        """Silences that were told, and after which states of the partitions' rows no life was found."""
+        self._checked: dict[str, float] = {}
+        """Rows on silence, and the length for which their time was found right."""
+        self._telling: dict[int, tuple[str, Missed]] = {}
+        self._odd: set[str] = set()
+        """Rows that cannot be read, and of which it was said."""
+        self._numbers = 0
+        self._noted: set[int] = set()
+        """Of those, the ones of which there is something to write."""
+        self._settled: set[int] = set()
+
+    def look(self) -> None:
+        """The table was listed."""
+        self._looked = True
+        self._work.set()
+
+    async def run(self) -> None:
+        """Works until it is cancelled."""
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            try:
+                await self.write_down()
+                if self._looked:
+                    self._looked = False
+                    await self._publish()
+                    await self._tend()
+            except StoreUnavailable as error:
+                _log.debug("the shared table waits for the store", partition=self._partition, error=str(error))
+
+    # --- how far we are
+
+    async def _publish(self) -> None:
+        """Says how far the partition is, where that is asked for. Never more than what the stored state says."""
+        board, name = self._board, clock_name(self._partition)
+        through, published = self._through(), board.through(self._partition)
+        if through is None or not (board.asks_for(published, through) or self._has_life_to_tell()):
+            return
+        through, signs = max(through, published), self._signs.snapshot()
+        if not await self.save():
+            return
+        listed, mark = board.rows.get(name), Mark(Say.THROUGH, through)
+        try:
+            version = await board.store.write_row(
+                name, clock_payload(through, signs), mark=str(mark), expected=listed.version if listed else None
+            )
+        except Conflict:
+            return  # a former owner's last word, or our own: the next list tells
+        board.rows[name], board.marks[name] = ListedRow(version, str(mark)), mark
+        self._told_signs = signs
+
+    def _has_life_to_tell(self) -> bool:
+        """Whether a silence was told that is over."""
+        for name, at in self._signs.snapshot().items():
+            mark = self._board.marks.get(name)
+            if mark and mark.says is Say.TOLD and at > max(mark.time, self._told_signs.get(name, mark.time)):
+                return True
+        return False
+
+    # --- the rows at home here
+
+    async def _tend(self) -> None:
+        board = self._board
+        if not board.seen or not board.partitions():
+            return
+        await self._begin_silences()
+        for name in [each for each in self._wanted() if self._is_home(each)]:
+            if len(self._telling) >= _AT_ONCE:
+                return
+            try:
+                await self._tend_one(name, board.marks[name])
+            except Conflict:
+                continue  # somebody wrote meanwhile: the next list tells
+            except StateFormatUnknown as problem:
+                self._say_odd(name, problem)
+
+    def _wanted(self) -> list[str]:
+        """Rows with which there is something to be done: told before told of, and those that nobody needs at last."""
+        board = self._board
+        due = board.due(board.all_through)
+        told = [name for name in due if board.marks[name].says is Say.DUE]
+        old = [name for name in due if board.marks[name].says is Say.OLD]
+        # Of these the length may be another one than it was when their time was written.
+        doubted = [name for name, (rule, _) in board.silences.items() if self._checked.get(name) != rule.seconds]
+        return list(dict.fromkeys([*told, *board.others, *doubted, *old[:_OLD_AT_ONCE]]))
+
+    def _say_odd(self, name: str, problem: StateFormatUnknown) -> None:
+        if name not in self._odd:
+            self._odd.add(name)
+            _log.error("a row of the shared table is passed over", row=name, why=str(problem))
+
+    def _is_home(self, name: str) -> bool:
+        mark = self._board.marks.get(name)
+        if mark is None:
+            return False
+        return (mark.home if mark.says is Say.TELLING else self._board.home(name)) == self._partition
+
+    async def _tend_one(self, name: str, mark: Mark) -> None:
+        if mark.says is Say.TELLING:
+            await self._go_on_telling(name)
+        elif self._board.is_gone(name):
+            await self._drop(name, mark)
+        elif mark.says is Say.OLD:
+            await self._delete(name)
+        elif is_silence(name):
+            await self._tend_silence(name, mark)
+        elif rule_of(name) in self._board.rules:
+            await self._tend_correlation(name)
+
+    async def _drop(self, name: str, mark: Mark) -> None:
+        await self._delete(name)
+        if mark.says is Say.DUE and not is_silence(name):
+            self._metrics.expectations.labels(rule_of(name), "dropped").inc()
+            _log.warning("expectation dropped: its rule is gone", rule=rule_of(name), row=name)
+
+    async def _delete(self, name: str) -> None:
+        await self._board.store.delete_row(name, expected=self._board.rows[name].version)
+        del self._board.rows[name], self._board.marks[name]
+
+    async def _tend_correlation(self, name: str) -> None:
+        stored = await self._board.store.read_row(name)
+        if stored is None:
+            return
+        row = correlations.decode(stored.payload)
+        telling = correlations.tell(row, through=self._board.all_through, home=self._partition, now=self._clock())
+        if telling is not None:
+            await self._begin_telling(name, telling, stored.version)
+
+    async def _begin_silences(self) -> None:
+        """A row that is absent begins now."""
+        for name, (rule, source) in self._board.silences.items():
+            if name not in self._board.rows and self._board.home(name) == self._partition:
+                row = Silence(rule.name, source, UnixSeconds(self._clock()))
+                try:
+                    await self._write(name, row, None)
+                except Conflict:
+                    continue
+
+    async def _tend_silence(self, name: str, mark: Mark) -> None:
+        if name not in self._board.silences:
+            return
+        rule, _ = self._board.silences[name]
+        clocks = tuple(self._board.rows.get(clock_name(each)) for each in sorted(self._board.partitions()))
+        if mark.says is Say.TOLD and self._heard.get(name) == clocks:
+            return
+        through = self._board.all_through
+        signs = (await self._board.signs()).values()
+        stored = await self._board.store.read_row(name)
+        if stored is None:
+            return
+        row = silences.hear(silences.decode(stored.payload), [signs_of[name] for signs_of in signs if name in signs_of])
+        self._heard[name], self._checked[name] = clocks, rule.seconds
+        telling = silences.tell(
+            row, every=rule.seconds, written=rule.written, through=through, home=self._partition, now=self._clock()
+        )
+        if telling is not None:
+            await self._begin_telling(name, telling, stored.version)
+        elif str(_mark(row, rule.seconds)) != self._board.rows[name].mark:
+            await self._write(name, row, stored.version)
+
+    # --- telling
+
+    async def _begin_telling(self, name: str, row: Row, version: StateVersion) -> None:
+        await self._write(name, row, version)
+        self._metrics.expectations.labels(row.rule, "missed").inc()
+        self._tell(name, row)
+
+    async def _go_on_telling(self, name: str) -> None:
+        """What this partition tells, in this life or since an earlier one."""
+        if any(name == each for each, _ in self._telling.values()):
+            return
+        stored = await self._board.store.read_row(name)
+        row = _decode(name, stored.payload) if stored else None
+        if row is not None and row.telling and row.home == self._partition:
+            self._tell(name, row)
+
+    def _tell(self, name: str, row: Row) -> None:
+        self._numbers += 1
+        missed = _missed(self._numbers, row, self)
+        missed.served, missed.attempts = set(row.served), dict(row.attempts)
+        self._telling[missed.number] = name, missed
+        self._submit(missed)
+
+    def note(self, missed: Missed) -> None:
+        """A sink is done with it, or was tried."""
+        self._noted.add(missed.number)
+        self._work.set()
+
+    def settled(self, missed: Missed) -> None:
+        """Every sink is done with it."""
+        self._settled.add(missed.number)
+        self._work.set()
+
+    async def write_down(self) -> None:
+        """Writes what was noted into the rows. Raises StoreUnavailable; what is left is written the next time."""
+        for number in sorted(self._noted | self._settled):
+            while not await self._wrote_down(number):
+                continue
+
+    async def _wrote_down(self, number: int) -> bool:
+        name, missed = self._telling[number]
+        settled = number in self._settled
+        stored = await self._board.store.read_row(name)
+        row = _decode(name, stored.payload) if stored else None
+        if stored is not None and row is not None and row.telling and row.home == self._partition:
+            try:
+                await self._write(name, _told(row) if settled else _with_word_of(missed, row), stored.version)
+            except Conflict:
+                return False
+        self._noted.discard(number)
+        if settled:
+            self._settled.discard(number)
+            del self._telling[number]
+        return True
+
+    async def _write(self, name: str, row: Row, version: StateVersion | None) -> None:
+        silent = self._board.silences.get(name)
+        mark = _mark(row, silent[0].seconds if silent else 0.0)
+        payload = silences.encode(row) if isinstance(row, Silence) else correlations.encode(row)
+        written = await self._board.store.write_row(name, payload, mark=str(mark), expected=version)
+        self._board.rows[name], self._board.marks[name] = ListedRow(written, str(mark)), mark
+
+
+def _mark(row: Row, every: float) -> Mark:
+    if isinstance(row, correlations.Row):
+        return correlations.mark_of(row)
+    return silences.mark_of(row, every)
+
+
+def _decode(name: str, payload: bytes) -> Row:
+    return silences.decode(payload) if is_silence(name) else correlations.decode(payload)
+
+
+def _told(row: Row) -> Row:
+    return silences.told(row) if isinstance(row, Silence) else correlations.told(row)
+
+
+def _with_word_of(missed: Missed, row: Row) -> Row:
+    served, attempts = tuple(sorted(missed.served)), tuple(sorted(missed.attempts.items()))
+    return replace(row, served=served, attempts=attempts)
+
+
+def _missed(number: int, row: Row, book: Overdue) -> Missed:
+    """What is told of a row; the same in every life."""
+    data: dict[str, Any]
+    if isinstance(row, Silence):
+        data = {"every": row.every, "source": row.source, "last_seen": time_text(row.since) if row.seen else None}
+        key, identity = shown_key(row.source), missed_id(row.rule, row.source, repr(row.since))
+        return Missed(number, row.rule, key, identity, row.due, data, row.made_at, book)
+    first = row.telling
+    assert first is not None, "whoever tells it has looked"
+    data = {
+        "within": first.within,
+        "key": row.key,
+        "source": row.source or None,
+        "after": first.event,
+        **({"cut": "the first event was too large, and its data is left out"} if first.cut else {}),
+    }
+    identity = missed_id(row.rule, row.source, row.key, first.id)
+    return Missed(number, row.rule, shown_key(row.key), identity, first.due, data, row.made_at, book)
+
+
+async def _saved() -> bool:
+    return True
