@@ -190,7 +190,7 @@ class Expectations:
             return Outcome.NOT_WATCHED_FULL
         self._last += 1
         arrived = placed.message.enqueued_at
-        first, cut = _kept(placed.event)
+        first, cut = kept(placed.event)
         self._add(
             Pending(
                 number=self._last,
@@ -201,7 +201,7 @@ class Expectations:
                 id=missed_id(rule.name, *placed.event.key, placed.duplicate_key.hex(), placed.digest),
                 at=at,
                 due=at + rule.seconds,
-                until=max(at + rule.seconds, arrived + min(rule.seconds, _ARRIVAL_SECONDS)),
+                until=missed_from(at, arrived, rule.seconds),
                 first=first,
                 cut=cut,
             )
@@ -321,7 +321,12 @@ def _types(rules: Iterable[ExpectRule]) -> frozenset[str] | None:
     return None if None in named else frozenset().union(*(each for each in named if each))
 
 
-def _kept(event: Event) -> tuple[bytes, bool]:
+def missed_from(at: float, arrived: float, seconds: float) -> float:
+    """Through when a partition must be for an expectation to be missed: Event Grid may be late with both events."""
+    return max(at + seconds, arrived + min(seconds, _ARRIVAL_SECONDS))
+
+
+def kept(event: Event) -> tuple[bytes, bool]:
     """The event as it came, or what is kept of one that is too large, and whether it is that."""
     whole = orjson.dumps(event.envelope)
     if len(whole) <= FIRST_BYTES and not is_deeper(event.envelope, _FIRST_DEPTH):
