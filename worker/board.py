@@ -29,8 +29,6 @@ _log = structlog.get_logger()
 _LOOK_SECONDS = 5.0
 _LOOK_SHARE = 20
 """Looking takes at most this part (a twentieth) of the time, however many rows there are."""
-_NOTHING_EXPECTED_SECONDS = 600.0
-"""How often it is looked at while no rule needs it: for what a rule left that is gone."""
 _UNKNOWN_SECONDS = 900.0
 """A rule that is not known here may be new: of the configuration of a process that is updated before this one."""
 
@@ -47,6 +45,7 @@ class Board:
         store: Store,
         rules: Callable[[], Iterable[ExpectRule]],
         partitions: Callable[[], Collection[PartitionId]],
+        *,
         metrics: Metrics,
         clock: Callable[[], float],
     ) -> None:
@@ -86,6 +85,11 @@ class Board:
         at_work = (Say.TELLING, Say.TOLD)
         self.others = [name for name, mark in self.marks.items() if mark.says in at_work or self.is_gone(name)]
         self._show()
+
+    @property
+    def is_used(self) -> bool:
+        """Whether there is any row that is not a partition's own."""
+        return any(not name.startswith(f"{CLOCK}/") for name in self.rows)
 
     def count(self, rule: str) -> int:
         """How many rows of a rule there are."""
@@ -196,13 +200,15 @@ def _signs_in(payload: bytes) -> dict[str, float]:
 async def watch(board: Board, tell: Callable[[], None]) -> None:
     """Looks at the table and tells whoever works with it, as long as anything is expected. Works until cancelled."""
     loop = asyncio.get_running_loop()
+    rest = _LOOK_SECONDS
     while True:
-        began = loop.time()
-        try:
-            await board.look()
-            tell()
-        except StoreUnavailable as error:
-            _log.debug("the shared table was not seen", error=str(error))  # the keeper says that the store is away
-        wanted = board.rules or board.rows
-        rest = max(_LOOK_SECONDS, _LOOK_SHARE * (loop.time() - began))
-        await asyncio.sleep(rest if wanted else _NOTHING_EXPECTED_SECONDS)
+        # Once in any case: for what a rule has left that is gone.
+        if board.rules or board.is_used or not board.seen:
+            began = loop.time()
+            try:
+                await board.look()
+                tell()
+            except StoreUnavailable as error:
+                _log.debug("the shared table was not seen", error=str(error))  # the keeper says that the store is away
+            rest = max(_LOOK_SECONDS, _LOOK_SHARE * (loop.time() - began))
+        await asyncio.sleep(rest)

@@ -19,6 +19,7 @@ from worker.events import PartitionId, UnixSeconds
 from worker.feed import Feed, HubEnd
 from worker.keep import Beside, Keeper
 from worker.outbox import Outbox
+from worker.overdue import Overdue
 from worker.owner import PartitionOwner
 from worker.ownership import Fenced, Tenure, take
 from worker.parts import Parts
@@ -55,6 +56,15 @@ class Claim:
         self.replays = Replays(partition, parts)
         self._outbox = Outbox(partition, parts, self._pipeline.groups)
         self._alarms = Alarms(partition, parts, self._pipeline.groups)
+        self.overdue = Overdue(
+            partition,
+            parts.board,
+            self._pipeline.across.signs,
+            through=self._pipeline.noted_through,
+            submit=lambda missed: self._alarms.tell([missed]),
+            metrics=parts.metrics,
+            clock=parts.clock,
+        )
         self._closing = asyncio.Event()
         self._taking: asyncio.Timeout | None = None
         self._unknown: str | None = None
@@ -201,6 +211,7 @@ class Claim:
         )
         pipeline.changed = recall.changed = self._outbox.changed = self._alarms.changed = keeper.changed
         pipeline.save = self._outbox.save = self._alarms.save = partial(self._save, keeper)
+        self.overdue.save = partial(self._save, keeper, patient=False)
         pipeline.joined = self._alarms.joined = self._outbox.joined
         pipeline.missed = self._alarms.missed
         self._alarms.tell(pipeline.expectations.unsettled)
@@ -220,6 +231,7 @@ class Claim:
                         ("keeping state", self._keep(keeper)),
                         ("renewing memory", recall.run()),
                         ("replays", self.replays.run()),
+                        ("shared table", self.overdue.run()),
                     )
                 )
                 await self._closing.wait()
@@ -231,7 +243,7 @@ class Claim:
                 for task in others:
                     task.cancel()
             if not tenure.lost:
-                await self._leave(partial(keeper.save, released=True), keeper.checkpoint)
+                await self._leave(self.overdue.write_down, partial(keeper.save, released=True), keeper.checkpoint)
         finally:
             self._count_change("lost" if tenure.lost else "given up", tenure)
             parts.metrics.forget_partition(self.partition)

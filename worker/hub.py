@@ -52,6 +52,8 @@ class Hub:
         assert namespace is not None  # the configuration has one of the two
         self.scope = HubScope(namespace, settings.hub, settings.consumer_group)
         self._identity: HubIdentity | None = None
+        self.partitions: tuple[PartitionId, ...] = ()
+        """All that it has, as it said when it was last asked; none before."""
 
     @property
     def identity(self) -> HubIdentity | None:
@@ -118,6 +120,7 @@ class Hub:
         seen = await _answer(client.get_eventhub_properties())
         self._identity = HubIdentity(seen["created_at"].isoformat(), epoch=-1)
         partitions: list[str] = seen["partition_ids"]
+        self.partitions = tuple(map(PartitionId, partitions))
         return partitions
 
     async def _write_first_checkpoints(

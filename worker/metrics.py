@@ -173,8 +173,9 @@ class Metrics:
         )
         self.expectations_waiting = self._gauge(
             "expectations_waiting_seconds",
-            "For how long something in the shared table has been due that this partition is not through yet; 0: none.",
-            "partition",
+            "For how long something in the shared table has been due that a partition is not through yet; 0: nothing. "
+            "The same in each process.",
+            "waits_for",
         )
         self.owned = self._gauge("partitions_owned", "Partitions this process holds a generation of.")
         self.generation = self._gauge("partition_generation", "Generation held; 0 when not held.", "partition")

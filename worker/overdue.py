@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 
 from worker import correlations, silences
-from worker.board import Board, clock_name, clock_payload, is_silence, rule_of
+from worker.board import NEVER, Board, clock_name, clock_payload, is_silence, rule_of
 from worker.errors import Conflict, StateFormatUnknown, StoreUnavailable
 from worker.events import PartitionId, UnixSeconds
 from worker.marks import Mark, Say
@@ -45,12 +45,12 @@ class Overdue:
         board: Board,
         signs: Signs,
         *,
-        through: Callable[[], float | None],
+        through: Callable[[], float],
         submit: Callable[[Missed], None],
         metrics: Metrics,
         clock: Callable[[], float],
     ) -> None:
-        """`through`: before when all that the hub had is seen and noted; None while that is not known."""
+        """`through`: before when all that the hub had is seen and noted; minus infinity while that is not known."""
         self.save: Callable[[], Awaitable[bool]] = _saved
         """Writes the partition's state now; False: it could not be, or must not."""
         self._partition = partition
@@ -101,8 +101,10 @@ class Overdue:
         """Says how far the partition is, where that is asked for. Never more than what the stored state says."""
         board, name = self._board, clock_name(self._partition)
         through, published = self._through(), board.through(self._partition)
-        if through is None or not (board.asks_for(published, through) or self._has_life_to_tell()):
+        if through == NEVER or not (board.asks_for(published, through) or self._has_life_to_tell()):
             return
+        wanted = board.silences
+        self._signs.keep(lambda name: name in wanted or name in board.rows)
         through, signs = max(through, published), self._signs.snapshot()
         if not await self.save():
             return

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from worker.board import Board
 from worker.config import DeadLetterSettings, LimitSettings, OrderSettings, StoreIntervals
 from worker.deadletters import DeadLetterWriter
 from worker.deliver import Lane
@@ -26,6 +27,8 @@ class Parts:
     store: Store
     scope: HubScope
     routes: Routes
+    board: Board
+    """The table that the partitions share, as this process sees it."""
     lanes: Mapping[str, Lane]
     dead_letters: DeadLetterWriter
     order: OrderSettings

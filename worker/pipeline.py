@@ -23,6 +23,7 @@ from worker.keys import data_digest, duplicate_key, idempotency_key
 from worker.lag import Lag
 from worker.latest import superseded
 from worker.missed import Missed
+from worker.noting import NOTING
 from worker.parts import Parts
 from worker.pending import LOOKED_AT
 from worker.progress import Watermark
@@ -39,6 +40,7 @@ _log = structlog.get_logger()
 _NONE = -1
 """Below every sequence number."""
 _BEAT_SECONDS = 5.0
+_NOTED = Target(NOTING, NOTING, Late.DELIVER)
 CLOCKS_SECONDS = 5.0
 """How far the hub's clock may be ahead of ours."""
 
@@ -276,7 +278,11 @@ class Pipeline(Settling):
             self._parts.metrics.late.labels(self.partition).inc()
         served = self._progress.served_by(placed.position)
         looked_at = LOOKED_AT not in served and self._expecting.look(released)
+        self.across.see_life(placed)
         wanted = [target for target in targets if target.sink not in served and not _dropped(released, target)]
+        if NOTING not in served and self.across.is_to_be_noted(placed):
+            self.across.begin(placed)
+            wanted.append(_NOTED)
         entry = Open(placed.duplicate_key, placed.digest, len(wanted))
         if not wanted:
             self._settle(placed.position, entry, "no_route" if not targets else "late_dropped")
@@ -325,14 +331,20 @@ class Pipeline(Settling):
         oldest = self._orderer.oldest_enqueued()
         return known if oldest is None else min(known, oldest)
 
+    def noted_through(self) -> float:
+        """All that the hub had before this time has had its turn, and is in the shared table where it is to be."""
+        return min(self.through(), self.across.through)
+
     @property
     def wants_hub_end(self) -> bool:
         """Whether something would be known to be missed, if only it were known that the hub has nothing more."""
-        due = self.expectations.next_due()
-        if due is None or self.stopped or self._parts.clock() - CLOCKS_SECONDS <= due:
+        if self.stopped:
             return False
-        oldest = self._orderer.oldest_enqueued()
-        return self.through() <= due and (oldest is None or due < oldest)
+        oldest, known = self._orderer.oldest_enqueued(), self.through()
+        before = min(self._parts.clock() - CLOCKS_SECONDS, inf if oldest is None else oldest)
+        due, board = self.expectations.next_due(), self._parts.board
+        asked = board.asks_for(max(known, board.through(self.partition)), min(before, self.across.through))
+        return asked or (due is not None and known <= due < before)
 
     def look_for_missed(self) -> None:
         """Finds what is missing by now."""

@@ -11,6 +11,8 @@ from typing import Any
 
 import structlog
 
+from worker.board import Board
+from worker.board import watch as watch_board
 from worker.checkpoint import bring_back
 from worker.claim import Claim
 from worker.config import Config
@@ -18,10 +20,13 @@ from worker.deadletters import DeadLetterWriter, Expiry
 from worker.deliver import Lane
 from worker.errors import StoreUnavailable, WorkerError
 from worker.events import PartitionId
+from worker.expect import ExpectRule
 from worker.health import Health
 from worker.hub import Hub
 from worker.lease import Leases
 from worker.metrics import Metrics
+from worker.noting import NOTING, Noting
+from worker.noting import settings as noting_settings
 from worker.parts import Parts
 from worker.replay import watch
 from worker.reset import Positions
@@ -68,6 +73,10 @@ class Process:
         self._opened = opened
         self._claims = 0
         self._letters = DeadLetterWriter(opened.store, opened.metrics)
+        self._board = Board(
+            opened.store, self._expect, lambda: opened.hub.partitions, metrics=opened.metrics, clock=opened.clock
+        )
+        self._lanes = {**opened.lanes, NOTING: self._noting_lane()}
         self._parts = self._shared_parts()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -116,8 +125,23 @@ class Process:
             ("requests", self._watch(source)),
             ("replays", watch(opened.store, lambda: [each.replays for each in held()])),
             ("subjects on several partitions", spread.run()),
-            *((f"lane {name}", lane.run()) for name, lane in opened.lanes.items()),
+            ("shared table", watch_board(self._board, lambda: self._look_at_board(source))),
+            *((f"lane {name}", lane.run()) for name, lane in self._lanes.items()),
         ]
+
+    def _expect(self) -> tuple[ExpectRule, ...]:
+        return self._config.routing.expect
+
+    def _noting_lane(self) -> Lane:
+        """Of what expectations across subjects are about: into the shared table."""
+        settings, metrics = noting_settings(), self._opened.metrics
+        noting = Noting(self._board, self._expect, metrics)
+        give_up_after_seconds = self._config.give_up_after_seconds(settings)
+        return Lane(settings, noting, give_up_after_seconds=give_up_after_seconds, metrics=metrics)
+
+    def _look_at_board(self, source: Source) -> None:
+        for claim in source.claims.values():
+            claim.overdue.look()
 
     def _shared_parts(self) -> Parts:
         opened, settings = self._opened, self._config.worker
@@ -126,7 +150,8 @@ class Process:
             scope=opened.hub.scope,
             routes=self._config.routes,
             expect=self._config.routing.expect,
-            lanes=opened.lanes,
+            board=self._board,
+            lanes=self._lanes,
             dead_letters=self._letters,
             order=settings.order,
             limits=settings.limits,

@@ -15,6 +15,7 @@ from typing import Any
 from structlog.testing import capture_logs
 
 from worker.alarms import Alarms
+from worker.board import Board
 from worker.config import Config
 from worker.deadletters import DeadLetterWriter
 from worker.decode import decode
@@ -23,6 +24,8 @@ from worker.events import Event, Message, PartitionId, UnixSeconds
 from worker.feed import HubEnd
 from worker.health import Health
 from worker.metrics import Metrics
+from worker.noting import NOTING, Noting
+from worker.noting import settings as noting_settings
 from worker.outbox import Outbox
 from worker.parts import Parts
 from worker.pipeline import CLOCKS_SECONDS, Pipeline
@@ -32,6 +35,7 @@ from worker.sinks import Delivery, PreviewingSink, Sink
 from worker.sinks.installed import find_kind
 from worker.state import PartitionState
 from worker.stores import DeadLetter, HubScope
+from worker.stores.passing import Table
 from worker.virtual import VirtualTimeLoop
 
 _PARTITION = PartitionId("0")
@@ -104,6 +108,16 @@ class _Rehearsal:
         letters: Any = _Letters(self)
         self._letters = DeadLetterWriter(letters, self._metrics)
         self._lanes = {name: self._lane(name, sink) for name, sink in sinks.items()}
+        rules = config.routing.expect
+        table: Any = Table()
+        self._board = Board(table, lambda: rules, lambda: [_PARTITION], metrics=self._metrics, clock=self._clock)
+        self._lanes[NOTING] = Lane(
+            noting_settings(),
+            Noting(self._board, lambda: rules, self._metrics),
+            give_up_after_seconds=_GIVE_UP_SECONDS,
+            metrics=self._metrics,
+            seed=1,
+        )
         self._parts = self._shared_parts(config)
         self._pipeline = Pipeline(_PARTITION, self._parts)
         self._outbox = Outbox(_PARTITION, self._parts, self._pipeline.groups, look_seconds=_LONGEST_SECONDS)
@@ -127,6 +141,7 @@ class _Rehearsal:
             scope=HubScope("rehearsal", source.hub, source.consumer_group),
             routes=_WatchedRoutes(config, self._performance),
             expect=config.routing.expect,
+            board=self._board,
             lanes=self._lanes,
             dead_letters=self._letters,
             order=settings.order,

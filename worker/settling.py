@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from worker import deadletters
+from worker.across import Across
 from worker.caution import Caution
 from worker.chains import Job, Turn
 from worker.config import OrderSettings
@@ -18,6 +19,7 @@ from worker.events import PartitionId, Position, UnixSeconds
 from worker.givenup import GivenUp, Place
 from worker.groups import Groups, Step
 from worker.judge import Judge
+from worker.noting import NOTING
 from worker.owner import PartitionOwner
 from worker.parts import Parts
 from worker.pending import Expectations
@@ -44,6 +46,7 @@ class Settling(PartitionOwner):
         self.judge = _judge(parts.order)
         self.groups = Groups(parts.quiet)
         self.expectations = Expectations()
+        self.across = Across(parts)
         self._progress = Progress()
         self._unsettled = Unsettled(parts.clock)
         self._caution = Caution(PartitionState(generation=0, owner=""), now=0.0)
@@ -175,6 +178,8 @@ class Settling(PartitionOwner):
 
     def _part_done(self, position: Position, sink: str, outcome: str = "delivered") -> None:
         """One sink is done with an event: it was accepted there, or its dead letter is kept, or it joined a group."""
+        if sink == NOTING:
+            self.across.done(position)
         entry = self._unsettled.sink_done(position, sink)
         if entry is None:
             self._progress.served(position, sink)
@@ -205,6 +210,7 @@ class Settling(PartitionOwner):
         """Goes on from what an earlier generation left."""
         self._progress = Progress.restore(state.progress, checkpoint=checkpoint)
         self.judge.restore(state)
+        self.across.signs.restore(state.signs)
         self._unsettled = Unsettled(self._parts.clock, state.attempts)
         self._caution = Caution(state, now=asyncio.get_running_loop().time())
 
@@ -217,6 +223,7 @@ class Settling(PartitionOwner):
             **self.judge.snapshot(watermark.sequence_number if watermark else None),
             "attempts": self._unsettled.attempts(),
             **self._caution.snapshot(),
+            "signs": self.across.signs.snapshot(),
         }
 
     def saved(self) -> None:

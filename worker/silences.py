@@ -6,7 +6,7 @@ partitions counts. A silence is told once; a sign of life ends it, and the next 
 Pure: who writes the rows, and when all partitions are through, is decided elsewhere (`overdue`).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
@@ -91,8 +91,8 @@ def mark_of(row: Silence, every: float) -> Mark:
 class Signs:
     """The last sign of life of each source that a partition has seen, by rule."""
 
-    def __init__(self, signs: Mapping[str, float] | None = None) -> None:
-        self._signs = dict(signs or {})
+    def __init__(self) -> None:
+        self._signs: dict[str, float] = {}
 
     def see(self, row: str, at: float) -> bool:
         """An event of then; whether it is the newest. `row` is the name of the row that it is a sign of life for."""
@@ -101,10 +101,13 @@ class Signs:
         self._signs[row] = at
         return True
 
-    def keep(self, rows: Iterable[str]) -> None:
-        """Forgets all others: their rules are gone."""
-        kept = set(rows)
-        self._signs = {row: at for row, at in self._signs.items() if row in kept}
+    def keep(self, is_wanted: Callable[[str], bool]) -> None:
+        """Forgets those of rows that are not wanted any more."""
+        self._signs = {row: at for row, at in self._signs.items() if is_wanted(row)}
+
+    def restore(self, signs: Mapping[str, float]) -> None:
+        """Takes over what `snapshot` gave in an earlier life."""
+        self._signs = dict(signs)
 
     def snapshot(self) -> dict[str, float]:
         """All of them."""

@@ -104,6 +104,9 @@ class PartitionState:
 
     disorder: dict[str, Any] = field(default_factory=dict)
     """What the window `auto` has learnt: `AutoWindow.snapshot`. Not in every state; versions before it pass over it."""
+    signs: dict[str, float] = field(default_factory=dict)
+    """The last signs of life of sources that must not be silent, by the names of their rows: `Signs.snapshot`. Not in
+    every state; versions before it pass over it, and know no such rules."""
 
     @property
     def watermark(self) -> Watermark | None:
@@ -139,6 +142,7 @@ def encode(state: PartitionState) -> bytes:
             **({"expectations": state.expectations} if state.expectations else {}),
             **({"disorder": state.disorder} if state.disorder else {}),
             **({"values_from": state.values_from} if state.values_from is not None else {}),
+            **({"signs": state.signs} if state.signs else {}),
         }
     )
 
@@ -205,6 +209,7 @@ def _since_format_2(content: dict[str, Any]) -> dict[str, Any]:
         "expectations": content.get("expectations", {}),
         "disorder": content.get("disorder", {}),
         "values_from": content.get("values_from"),
+        "signs": content.get("signs", {}),
     }
 
 

@@ -11,6 +11,7 @@ from tests.fakes import FakeHub, FakeSink
 from tests.memory_store import MemoryStore
 from tests.virtual_time import settle_down
 from worker import state as codec
+from worker.board import Board, watch
 from worker.claim import Claim
 from worker.config import DeadLetterSettings, LimitSettings, OrderSettings, StoreIntervals
 from worker.deadletters import DeadLetterWriter
@@ -19,6 +20,8 @@ from worker.events import Message, PartitionId, UnixSeconds
 from worker.health import Health
 from worker.ledger import Ledger
 from worker.metrics import Metrics
+from worker.noting import NOTING, Noting
+from worker.noting import settings as noting_settings
 from worker.parts import Parts
 from worker.quiet import QuietSettings
 from worker.reset import Positions
@@ -86,6 +89,7 @@ class Stage:
         self.sinks = sinks or {"out": FakeSink()}
         self.metrics = Metrics()
         self.lease = True
+        self.partitions = [PARTITION]
         self.hub = FakeHub()
         self.letters = DeadLetterWriter(self.store, self.metrics)
         self.lanes = {
@@ -95,8 +99,23 @@ class Stage:
             for name, sink in self.sinks.items()
         }
         each = [RouteSpec(f"to-{name}", (name,), None, None, late) for name in self.sinks]
+        self.board = Board(
+            self.store,
+            lambda: self.parts.expect,
+            lambda: self.partitions,
+            metrics=self.metrics,
+            clock=lambda: START + asyncio.get_running_loop().time(),
+        )
+        self.lanes[NOTING] = Lane(
+            noting_settings(),
+            Noting(self.board, lambda: self.parts.expect, self.metrics),
+            give_up_after_seconds=3600,
+            metrics=self.metrics,
+            seed=1,
+        )
         self.parts = Parts(
             store=self.store,
+            board=self.board,
             scope=SCOPE,
             routes=Routes(routes or each),
             lanes=self.lanes,
@@ -114,6 +133,7 @@ class Stage:
             configuration=configuration,
             offload=in_turn,
         )
+        self.claims: list[Claim] = []
         self.running: list[asyncio.Task[None]] = []
 
     def _lane(self, settings: SinkSettings, sink: FakeSink) -> Lane:
@@ -128,6 +148,7 @@ class Stage:
         """Lanes and the dead-letter writer work inside, as long as the process would."""
         tasks = [asyncio.create_task(lane.run()) for lane in self.lanes.values()]
         tasks.append(asyncio.create_task(self.letters.run()))
+        tasks.append(asyncio.create_task(watch(self.board, self._look)))
         try:
             yield self
         finally:
@@ -137,9 +158,14 @@ class Stage:
                 with suppress(asyncio.CancelledError):
                     await task
 
-    async def begin(self, claimant: str = "first", *, taken: bool = True) -> Claim:
+    def _look(self) -> None:
+        for claim in self.claims:
+            claim.overdue.look()
+
+    async def begin(self, claimant: str = "first", *, taken: bool = True, partition: PartitionId = PARTITION) -> Claim:
         """A pipeline that has taken the partition (or asks for it)."""
-        claim = Claim(PARTITION, claimant, self.parts)
+        claim = Claim(partition, claimant, self.parts)
+        self.claims.append(claim)
         self.running.append(asyncio.create_task(claim.run(), name=claimant))
         while taken and claim.tenure is None:
             await asyncio.sleep(0.05)

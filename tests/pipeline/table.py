@@ -10,7 +10,7 @@ import orjson
 
 from tests.memory_store import MemoryStore
 from tests.virtual_time import settle_down
-from worker.board import Board, watch
+from worker.board import NEVER, Board, watch
 from worker.decode import decode
 from worker.events import Message, PartitionId, Placed, Position, Released, UnixSeconds
 from worker.expect import ExpectRule, compile_rule
@@ -80,7 +80,9 @@ class Side:
         self.partition = PartitionId(partition)
         self.metrics = Metrics()
         self.rules = table.rules
-        self.board = Board(table.store, lambda: self.rules, lambda: table.partitions, self.metrics, table.clock)
+        self.board = Board(
+            table.store, lambda: self.rules, lambda: table.partitions, metrics=self.metrics, clock=table.clock
+        )
         self.noting = Noting(self.board, lambda: self.rules, self.metrics)
         self.signs = Signs()
         self.through: float | None = 0.0
@@ -91,7 +93,7 @@ class Side:
             self.partition,
             self.board,
             self.signs,
-            through=lambda: None if self.through is None else START + self.through,
+            through=lambda: NEVER if self.through is None else START + self.through,
             submit=self.told.append,
             metrics=self.metrics,
             clock=table.clock,
@@ -123,7 +125,7 @@ class Side:
 
     def waiting(self, partition: str) -> float:
         """Of worker_expectations_waiting_seconds."""
-        labels = {"partition": partition}
+        labels = {"waits_for": partition}
         return self.metrics.registry.get_sample_value("worker_expectations_waiting_seconds", labels) or 0.0
 
 
@@ -157,8 +159,7 @@ class Table:
         before = self.sides[number]
         side = self.sides[number] = Side(self, str(number))
         side.through, side.rules = before.through, before.rules
-        side.signs = Signs(before.signs.snapshot())
-        side.overdue._signs = side.signs
+        side.signs.restore(before.signs.snapshot())
         self._tasks[number] = asyncio.create_task(side.run())
         return side
 
