@@ -109,9 +109,19 @@ class Board:
             for source in rule.listed or ()
         }
 
+    def wrote(self, name: str, version: StateVersion, mark: Mark) -> None:
+        """A row was written since the list."""
+        self.rows[name], self.marks[name] = ListedRow(version, str(mark)), mark
+
+    def deleted(self, name: str) -> None:
+        """A row was deleted since the list."""
+        self.rows.pop(name, None)
+        self.marks.pop(name, None)
+
     def due(self, through: float) -> list[str]:
-        """The rows whose time lies before this, the oldest first."""
-        return [name for _, name in self._due[: bisect_left(self._due, (through, ""))]]
+        """The rows whose time lies before this, the oldest first; without what has changed since the list."""
+        due = self._due[: bisect_left(self._due, (through, ""))]
+        return [name for time, name in due if name in self.marks and self.marks[name].time == time]
 
     def asks_for(self, published: float, through: float) -> bool:
         """Whether a row waits for a time that a partition is through, and has not said so."""

@@ -23,7 +23,7 @@ from worker.marks import Mark, Say
 from worker.metrics import Metrics
 from worker.missed import Missed, missed_id, shown_key, time_text
 from worker.silences import Signs, Silence
-from worker.stores import ListedRow, StateVersion
+from worker.stores import StateVersion
 
 _log = structlog.get_logger()
 
@@ -115,7 +115,7 @@ class Overdue:
             )
         except Conflict:
             return  # a former owner's last word, or our own: the next list tells
-        board.rows[name], board.marks[name] = ListedRow(version, str(mark)), mark
+        board.wrote(name, version, mark)
         self._told_signs = signs
 
     def _has_life_to_tell(self) -> bool:
@@ -137,7 +137,8 @@ class Overdue:
             if len(self._telling) >= _AT_ONCE:
                 return
             try:
-                await self._tend_one(name, board.marks[name])
+                if mark := board.marks.get(name):
+                    await self._tend_one(name, mark)
             except Conflict:
                 continue  # somebody wrote meanwhile: the next list tells
             except StateFormatUnknown as problem:
@@ -184,7 +185,7 @@ class Overdue:
 
     async def _delete(self, name: str) -> None:
         await self._board.store.delete_row(name, expected=self._board.rows[name].version)
-        del self._board.rows[name], self._board.marks[name]
+        self._board.deleted(name)
 
     async def _tend_correlation(self, name: str) -> None:
         stored = await self._board.store.read_row(name)
@@ -224,7 +225,7 @@ class Overdue:
         )
         if telling is not None:
             await self._begin_telling(name, telling, stored.version)
-        elif str(_mark(row, rule.seconds)) != self._board.rows[name].mark:
+        elif _mark(row, rule.seconds) != mark:
             await self._write(name, row, stored.version)
 
     # --- telling
@@ -287,7 +288,7 @@ class Overdue:
         mark = _mark(row, silent[0].seconds if silent else 0.0)
         payload = silences.encode(row) if isinstance(row, Silence) else correlations.encode(row)
         written = await self._board.store.write_row(name, payload, mark=str(mark), expected=version)
-        self._board.rows[name], self._board.marks[name] = ListedRow(written, str(mark)), mark
+        self._board.wrote(name, written, mark)
 
 
 def _mark(row: Row, every: float) -> Mark:
