@@ -204,7 +204,7 @@ class Claim:
         keeper = Keeper(
             tenure,
             checkpoint,
-            (recall, *waiting),
+            (recall, *waiting, self.overdue),
             snapshot=self._snapshot,
             intervals=parts.intervals,
             metrics=parts.metrics,
@@ -243,7 +243,7 @@ class Claim:
                 for task in others:
                     task.cancel()
             if not tenure.lost:
-                await self._leave(self.overdue.write_down, partial(keeper.save, released=True), keeper.checkpoint)
+                await self._leave(partial(keeper.save, released=True), keeper.checkpoint)
         finally:
             self._count_change("lost" if tenure.lost else "given up", tenure)
             parts.metrics.forget_partition(self.partition)

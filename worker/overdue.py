@@ -23,6 +23,7 @@ from worker.marks import Mark, Say
 from worker.metrics import Metrics
 from worker.missed import Missed, missed_id, shown_key, time_text
 from worker.silences import Signs, Silence
+from worker.state import PartitionState
 from worker.stores import StateVersion
 
 _log = structlog.get_logger()
@@ -60,8 +61,7 @@ class Overdue:
         self._submit = submit
         self._metrics = metrics
         self._clock = clock
-        self._work = asyncio.Event()
-        self._looked = False
+        self._looked = asyncio.Event()
         self._told_signs: dict[str, float] = {}
         """The signs of life that our row holds."""
         self._heard: dict[str, object] = {}
@@ -78,20 +78,16 @@ class Overdue:
 
     def look(self) -> None:
         """The table was listed."""
-        self._looked = True
-        self._work.set()
+        self._looked.set()
 
     async def run(self) -> None:
         """Works until it is cancelled."""
         while True:
-            await self._work.wait()
-            self._work.clear()
+            await self._looked.wait()
+            self._looked.clear()
             try:
-                await self.write_down()
-                if self._looked:
-                    self._looked = False
-                    await self._publish()
-                    await self._tend()
+                await self._publish()
+                await self._tend()
             except StoreUnavailable as error:
                 _log.debug("the shared table waits for the store", partition=self._partition, error=str(error))
 
@@ -254,18 +250,28 @@ class Overdue:
     def note(self, missed: Missed) -> None:
         """A sink is done with it, or was tried."""
         self._noted.add(missed.number)
-        self._work.set()
 
     def settled(self, missed: Missed) -> None:
         """Every sink is done with it."""
         self._settled.add(missed.number)
-        self._work.set()
 
-    async def write_down(self) -> None:
-        """Writes what was noted into the rows. Raises StoreUnavailable; what is left is written the next time."""
+    # --- with each save of the partition's state (keep.Beside)
+
+    async def restore(self, _state: PartitionState) -> None:
+        """All stands in the table."""
+
+    def snapshot(self) -> None:
+        """What was noted is written as it is then."""
+
+    async def write(self, _taken: None) -> dict[str, Any]:
+        """Writes who was told into the rows, before the state says anything of that time. Raises StoreUnavailable."""
         for number in sorted(self._noted | self._settled):
             while not await self._wrote_down(number):
                 continue
+        return {}
+
+    def saved(self, _state: PartitionState) -> None:
+        """Nothing waits for that."""
 
     async def _wrote_down(self, number: int) -> bool:
         name, missed = self._telling[number]

@@ -100,14 +100,25 @@ class Side:
         )
         self.overdue.save = self._save
         self.saves = 0
+        self._changed = asyncio.Event()
 
     async def _save(self) -> bool:
-        self.saves += self.may_save
+        """What the keeper does."""
+        if self.may_save:
+            await self.overdue.write(self.overdue.snapshot())
+            self.saves += 1
         return self.may_save
+
+    async def _keep(self) -> None:
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            await self.overdue.write(self.overdue.snapshot())
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.overdue.run())
+            tasks.create_task(self._keep())
             tasks.create_task(watch(self.board, self.overdue.look))
 
     def done(self, missed: Missed, *sinks: str) -> None:
@@ -117,6 +128,7 @@ class Side:
             missed.book.note(missed)
         else:
             missed.book.settled(missed)
+        self._changed.set()
 
     def count(self, outcome: str, name: str = "model-is-deployed") -> float:
         """Of worker_expectations_total."""
