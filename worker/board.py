@@ -28,7 +28,9 @@ _log = structlog.get_logger()
 
 _LOOK_SECONDS = 5.0
 _LOOK_SHARE = 20
-"""Looking takes at most this part (a twentieth) of the time, however many rows there are."""
+"""Looking takes at most this part (a twentieth) of the time, however many rows there are…"""
+_LONGEST_REST_SECONDS = 60.0
+"""…unless it takes longer than three seconds."""
 _UNKNOWN_SECONDS = 900.0
 """A rule that is not known here may be new: of the configuration of a process that is updated before this one."""
 
@@ -214,11 +216,11 @@ async def watch(board: Board, tell: Callable[[], None]) -> None:
     while True:
         # Once in any case: for what a rule has left that is gone.
         if board.rules or board.is_used or not board.seen:
-            began = loop.time()
+            began, rest = loop.time(), _LOOK_SECONDS
             try:
                 await board.look()
                 tell()
+                rest = min(max(_LOOK_SECONDS, _LOOK_SHARE * (loop.time() - began)), _LONGEST_REST_SECONDS)
             except StoreUnavailable as error:
                 _log.debug("the shared table was not seen", error=str(error))  # the keeper says that the store is away
-            rest = max(_LOOK_SECONDS, _LOOK_SHARE * (loop.time() - began))
         await asyncio.sleep(rest)

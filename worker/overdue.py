@@ -235,10 +235,20 @@ class Overdue:
         """What this partition tells, in this life or since an earlier one."""
         if any(name == each for each, _ in self._telling.values()):
             return
+        if (ours := await self._ours(name)) is not None:
+            self._tell(name, ours[0])
+
+    async def _ours(self, name: str) -> tuple[Row, StateVersion] | None:
+        """The row, while this partition tells what it says."""
         stored = await self._board.store.read_row(name)
-        row = _decode(name, stored.payload) if stored else None
-        if row is not None and row.telling and row.home == self._partition:
-            self._tell(name, row)
+        try:
+            row = _decode(name, stored.payload) if stored else None
+        except StateFormatUnknown as problem:
+            self._say_odd(name, problem)
+            return None
+        if stored is None or row is None or not row.telling or row.home != self._partition:
+            return None
+        return row, stored.version
 
     def _tell(self, name: str, row: Row) -> None:
         self._numbers += 1
@@ -276,11 +286,10 @@ class Overdue:
     async def _wrote_down(self, number: int) -> bool:
         name, missed = self._telling[number]
         settled = number in self._settled
-        stored = await self._board.store.read_row(name)
-        row = _decode(name, stored.payload) if stored else None
-        if stored is not None and row is not None and row.telling and row.home == self._partition:
+        if (ours := await self._ours(name)) is not None:
+            row, version = ours
             try:
-                await self._write(name, _told(row) if settled else _with_word_of(missed, row), stored.version)
+                await self._write(name, _told(row) if settled else _with_word_of(missed, row), version)
             except Conflict:
                 return False
         self._noted.discard(number)

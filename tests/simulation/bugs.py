@@ -14,6 +14,7 @@ from unittest.mock import patch
 from worker import pipeline, spread
 from worker import state as codec
 from worker.chains import Chain, Chains, Job
+from worker.board import NEVER, Board
 from worker.deadletters import DeadLetterWriter
 from worker.digests import Because
 from worker.duplicates import Duplicates, Verdict
@@ -23,6 +24,8 @@ from worker.feed import Feed
 from worker.groups import SinkGroups
 from worker.latest import superseded
 from worker.ledger import Ledger
+from worker.missed import Missed
+from worker.overdue import Overdue
 from worker.ownership import Tenure
 from worker.pending import LOOKED_AT
 from worker.pipeline import Pipeline
@@ -166,6 +169,18 @@ def _through_by_the_wall_clock(pipeline: Pipeline) -> float:
     return pipeline._parts.clock() if oldest is None else oldest
 
 
+def _furthest(board: Board) -> float:
+    return max((board.through(each) for each in board.partitions()), default=NEVER)
+
+
+def _without_signs(state: PartitionState) -> bytes:
+    return _encode(replace(state, signs={}))
+
+
+def _note_nothing(_overdue: Overdue, _missed: Missed) -> None:
+    return
+
+
 BUGS: dict[str, Callable[[], AbstractContextManager[object]]] = {
     "the checkpoint says what was received": _of(Progress, "watermark", property(_received)),
     "the fence is forgotten": _of(Tenure, "_reconcile", _adopt),
@@ -186,6 +201,9 @@ BUGS: dict[str, Callable[[], AbstractContextManager[object]]] = {
     "an event is looked at again when it is read again": _of(codec, "encode", _without_marks),
     "the wall clock says what is missed": _of(Pipeline, "through", _through_by_the_wall_clock),
     "samples of all partitions are stored in one place": _of(spread, "_place", _one_place),
+    "only one partition is asked whether it is through": _of(Board, "all_through", property(_furthest)),
+    "signs of life are not kept": _of(codec, "encode", _without_signs),
+    "who was told of a missed expectation is not noted in its row": _of(Overdue, "note", _note_nothing),
     "a lost answer of the store is taken for a yes": _of(Tenure, "save", _claim_success),
     "the oldest is delivered instead of the newest": _of(pipeline, "superseded", _keep_the_oldest),
     "a value counts before its event is accepted": _of(Pipeline, "may_start", _note_and_start),

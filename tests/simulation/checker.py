@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from tests.simulation.facts import CONDEMNED, Facts, Knowledge, Place, told_by, was_saved
 from tests.simulation.history import (
+    SILENCE,
     Attempt,
     CheckpointWrite,
     Element,
@@ -20,7 +21,8 @@ from tests.simulation.history import (
     Load,
 )
 from tests.simulation.loop import WALL_CLOCK_OFFSET
-from tests.simulation.traffic import DIGEST, IDEMPOTENT, LEDGER, MISSED, WITHIN_SECONDS
+from tests.simulation.traffic import DIGEST, IDEMPOTENT, LEDGER, MISSED, SILENT_SECONDS, WITHIN_SECONDS
+from worker.missed import time_text
 
 _ATTEMPTS_PER_LIFE = 40
 _ARRAY = 3
@@ -59,6 +61,8 @@ def check(history: History) -> list[Violation]:
         _nothing_saved_acts_again,
         _missed_is_told,
         _nothing_met_is_told,
+        _silence_is_told,
+        _no_false_silence,
         _generations_follow,
         _checkpoint_is_fenced,
         _nothing_starts_after_the_end,
@@ -392,7 +396,7 @@ def _nothing_met_is_told(facts: Facts) -> Iterable[Violation]:
 
     How long it is watched is counted from its own time, and from when the hub had it first.
     """
-    told = {attempt.about: attempt for attempt in facts.attempts if attempt.about}
+    told = {each.about: each for each in facts.attempts if each.about and not each.about.startswith(SILENCE)}
     watched = {first.element.uid: (first, second) for first, second in _expecting(facts)}
     for uid, attempt in told.items():
         if uid not in watched:
@@ -427,10 +431,46 @@ def _expecting(facts: Facts) -> Iterable[tuple[_Watched, _Watched | None]]:
         for element in message.elements:
             if element.expects:
                 one = _Watched(element, message.time, WALL_CLOCK_OFFSET + message.time)
-                found.setdefault((element.subject, element.expects), one)
-    for (subject, role), first in found.items():
+                found.setdefault((element.pair or element.subject, element.expects), one)
+    for (pair, role), first in found.items():
         if role == "first":
-            yield first, found.get((subject, "second"))
+            yield first, found.get((pair, "second"))
+
+
+def _silence_is_told(facts: Facts) -> Iterable[Violation]:
+    """The silence in which a run ends is told to every sink that wants to know.
+
+    Without a time where the last sign of life came before any process had looked at the rule.
+    """
+    last = max(_signs(facts), default=(0.0, 0.0))[0]
+    for sink in MISSED:
+        if not any((f"missed {SILENCE}{since}", sink) in facts.done for since in (time_text(last), None)):
+            text = f"{sink!r} is not told of the silence in which it ends"
+            yield Violation("8 expectations", facts.history.virtual_seconds, text)
+
+
+def _no_false_silence(facts: Facts) -> Iterable[Violation]:
+    """Nobody is told of a silence in which there was a sign of life, or that began with none; of each once."""
+    signs = _signs(facts)
+    for attempt in facts.attempts:
+        if not attempt.about.startswith(SILENCE) or attempt.about == f"{SILENCE}None":
+            continue
+        since = next((at for at, _ in signs if time_text(at) == attempt.about.removeprefix(SILENCE)), None)
+        if since is None:
+            yield Violation("8 expectations", attempt.time, f"{attempt.about}: there was no sign of life then")
+        elif any(since < at and enqueued <= since + SILENT_SECONDS for at, enqueued in signs):
+            yield Violation("8 expectations", attempt.time, f"{attempt.about}, and there was life")
+
+
+def _signs(facts: Facts) -> list[tuple[float, float]]:
+    """Of each sign of life, when it was, and when the hub had it."""
+    found: dict[str, tuple[float, float]] = {}
+    for message in facts.messages.values():
+        enqueued = WALL_CLOCK_OFFSET + message.time
+        for element in message.elements:
+            if element.expects and element.uid not in facts.poisoned:
+                found.setdefault(element.uid, (min(element.happened, enqueued), enqueued))
+    return list(found.values())
 
 
 # --- 5. a former owner cannot harm

@@ -8,6 +8,9 @@ from collections import Counter
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+SILENCE = "silence since "
+"""What a missed expectation is about that has no first event begins so."""
+
 
 @dataclass(frozen=True, slots=True)
 class Element:
@@ -25,6 +28,8 @@ class Element:
     copy: bool = False
     expects: str = ""
     """first: another event of its subject must follow; second: the one that follows."""
+    pair: str = ""
+    """What the two have in common, where their subjects are two."""
     happened: float = 0.0
     """Its own time, by the wall clock; only of these."""
     value: str = ""
@@ -59,7 +64,7 @@ class Attempt:
     members: tuple[tuple[str, bool], ...] = ()
     """Of a digest: the events that it tells of, in its order, and whether each is said to be late."""
     about: str = ""
-    """Of a missed expectation: the first event on which none has followed."""
+    """Of a missed expectation: see `missed_about`."""
     landed_at: int | None = None
     """When it took effect; None: not."""
     landed_time: float | None = None
@@ -226,6 +231,11 @@ class History:
         """The same for two runs that were the same."""
         text = "\n".join(describe(entry) for entry in self.entries)
         return hashlib.sha256(f"{text}\n{self.settled} {self.errors}".encode()).hexdigest()
+
+
+def missed_about(data: dict[str, Any]) -> str:
+    """What the event of a missed expectation is about: the first event, or since when a source has been silent."""
+    return str(data["after"]["id"]) if "after" in data else f"{SILENCE}{data['last_seen']}"
 
 
 def describe(entry: Any) -> str:

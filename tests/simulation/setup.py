@@ -8,9 +8,20 @@ from typing import Any, ClassVar, Literal
 
 from tests.simulation.hub import NAMESPACE
 from tests.simulation.loop import WALL_CLOCK_OFFSET
-from tests.simulation.traffic import DIGEST, IDEMPOTENT, LEDGER, MISSED, PLAIN, WITHIN_SECONDS
+from tests.simulation.traffic import (
+    DIGEST,
+    IDEMPOTENT,
+    LEDGER,
+    LIFE,
+    MISSED,
+    PLAIN,
+    SILENT_SECONDS,
+    TOPIC,
+    WITHIN_SECONDS,
+)
 from worker.config import Config, Routing, WorkerSettings
-from worker.expect import ExpectRule
+from worker.expect import Correlation, ExpectRule
+from worker.expect_settings import CorrelateSettings
 from worker.filters import compile_filter
 from worker.route import Late, Routes, RouteSpec
 from worker.settings import SinkSettings
@@ -64,6 +75,38 @@ class _CostlySettings(SinkSettings):
     timeout_seconds: float = 2.0
 
 
+def _expect(name: str, first: str, second: str, correlate: CorrelateSettings | None = None) -> ExpectRule:
+    return ExpectRule(
+        name=name,
+        written=f"{WITHIN_SECONDS:g}s",
+        seconds=WITHIN_SECONDS,
+        listed=None,
+        sources=None,
+        after=compile_filter({"includedEventTypes": [first]}),
+        then=compile_filter({"includedEventTypes": [second]}),
+        correlation=None if correlate is None else Correlation(correlate),
+    )
+
+
+_PLAIN_TYPES = ("Sim.All", "Sim.First", "Sim.FirstElsewhere")
+_PAIR = "{{ event.data.pair }}"
+_EXPECT = (
+    _expect("follows", "Sim.First", "Sim.Second"),
+    _expect(
+        "elsewhere", "Sim.FirstElsewhere", "Sim.SecondElsewhere", CorrelateSettings(after=_PAIR, then=_PAIR, split=",")
+    ),
+    ExpectRule(
+        name="silent",
+        written=f"{SILENT_SECONDS:g}s",
+        seconds=SILENT_SECONDS,
+        listed=(TOPIC,),
+        sources=frozenset({TOPIC}),
+        events=compile_filter({"includedEventTypes": list(LIFE)}),
+        is_silence=True,
+    ),
+)
+
+
 def variant(random: Random, more: Random) -> Variant:
     return Variant(
         window_seconds=random.choice((0, 1, 1, "auto")),
@@ -93,7 +136,7 @@ def config(chosen: Variant) -> Config:
         ),
     )
     specs = (
-        RouteSpec("all", (PLAIN,), compile_filter({"includedEventTypes": ["Sim.All", "Sim.First"]})),
+        RouteSpec("all", (PLAIN,), compile_filter({"includedEventTypes": list(_PLAIN_TYPES)})),
         RouteSpec(
             "idempotent",
             (IDEMPOTENT,),
@@ -106,18 +149,9 @@ def config(chosen: Variant) -> Config:
         RouteSpec("told", (DIGEST,), compile_filter({"includedEventTypes": ["Sim.Told"]})),
         RouteSpec("missed", MISSED, compile_filter({"includedEventTypes": ["Worker.ExpectationMissed"]})),
     )
-    expect = ExpectRule(
-        name="follows",
-        written=f"{WITHIN_SECONDS:g}s",
-        seconds=WITHIN_SECONDS,
-        listed=None,
-        sources=None,
-        after=compile_filter({"includedEventTypes": ["Sim.First"]}),
-        then=compile_filter({"includedEventTypes": ["Sim.Second"]}),
-    )
     file = Path("simulated.yaml")
     worker = WorkerSettings.model_validate(_worker(chosen))
-    return Config(file, worker, Routing(file, sinks, specs, Routes(specs), (expect,)), "simulated")
+    return Config(file, worker, Routing(file, sinks, specs, Routes(specs), _EXPECT), "simulated")
 
 
 def _worker(chosen: Variant) -> dict[str, Any]:

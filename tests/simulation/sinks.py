@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 
-from tests.simulation.history import Attempt, Element, History
+from tests.simulation.history import Attempt, Element, History, missed_about
 from tests.simulation.loop import Life, SimulationLoop
 from worker.errors import Misconfigured, OutcomeUnknown, Rejected, SinkUnavailable, WorkerError
 from worker.events import Event
@@ -54,9 +54,9 @@ def _digest(event: Event) -> Element:
     return Element(event.id, event.subject or "", f"digest {event.id}", 0, ())
 
 
-def _missed(event: Event) -> Element:
-    """As an element of its own kind, known by the first event."""
-    return Element(f"missed {event.data['after']['id']}", event.subject or "", f"missed {event.id}", 0, ())
+def _missed(event: Event, about: str) -> Element:
+    """As an element of its own kind, known by what it is about."""
+    return Element(f"missed {about}", event.subject or "", f"missed {event.id}", 0, ())
 
 
 class SimulatedSink:
@@ -110,9 +110,9 @@ class SimulatedSink:
         number, index = placed.position
         partition = placed.message.partition
         told = placed.event.data["events"] if placed.event.type == "Worker.Digest" else ()
-        about = placed.event.data["after"]["id"] if placed.event.type == "Worker.ExpectationMissed" else ""
+        about = missed_about(placed.event.data) if placed.event.type == "Worker.ExpectationMissed" else ""
         if about:
-            element = _missed(placed.event)
+            element = _missed(placed.event, about)
         else:
             element = _digest(placed.event) if told else self._elements[partition, number][index]
         attempt = Attempt(

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from tests.memory_store import Contents, MemoryStore
-from tests.simulation.history import CheckpointWrite, History, LedgerWrite, LetterWrite, Renewal, StateSeen, StateWrite
+from tests.simulation.history import (
+    CheckpointWrite,
+    History,
+    LedgerWrite,
+    LetterWrite,
+    Renewal,
+    StateSeen,
+    StateWrite,
+    missed_about,
+)
 from tests.simulation.loop import WALL_CLOCK_OFFSET, SimulationLoop
 from worker.errors import StoreUnavailable
 from worker.events import PartitionId
@@ -178,6 +187,6 @@ def _members(row: dict[str, Any]) -> tuple[str, ...]:
     if row["type"] not in ("Worker.Digest", "Worker.ExpectationMissed"):
         return ()
     data = orjson.loads(base64.b64decode(row["body"]))["data"]
-    if "after" in data:
-        return (f"missed {data['after']['id']}",)
+    if row["type"] == "Worker.ExpectationMissed":
+        return (f"missed {missed_about(data)}",)
     return row["event_id"], *(each["id"] for each in data["events"])

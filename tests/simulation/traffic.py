@@ -19,6 +19,10 @@ BAD = ("",)
 """The sinks of what cannot be decoded: a dead letter without one."""
 WITHIN_SECONDS = 5.0
 """How long after a first event its second must have happened."""
+SILENT_SECONDS = 7.0
+"""How long the source may be silent."""
+LIFE = ("Sim.First", "Sim.Second", "Sim.FirstElsewhere", "Sim.SecondElsewhere")
+"""What counts as a sign of life of it."""
 _ROUTED = {"Sim.All": (PLAIN, IDEMPOTENT), "Sim.Some": (LEDGER,), "Sim.Told": (DIGEST,), "Sim.None": ()}
 
 
@@ -49,6 +53,8 @@ def sendings(random: Random, *, partitions: int, starts_at: float) -> list[Sendi
         pieces += _subject(random, f"s{number}", str(number % partitions))
     for number in range(random.randint(5, 9)):
         pieces += _watched(random, f"w{number}", str(number % partitions), starts_at)
+    for number in range(random.randint(4, 8)):
+        pieces += _watched_elsewhere(random, f"x{number}", partitions, starts_at)
     for number in range(random.randint(0, 3)):
         pieces.append(_rubbish(random, f"bad{number}", str(random.randrange(partitions))))
     pieces.sort(key=lambda piece: piece.time)
@@ -95,6 +101,19 @@ def _watched(random: Random, name: str, partition: str, starts_at: float) -> lis
             again = pieces[-1].time + random.choice((0.0, 1.0, 6.0))
             pieces.append(replace(pieces[-1], time=again, element=replace(element, copy=True)))
     return [piece for piece in pieces if piece.time < SECONDS]
+
+
+def _watched_elsewhere(random: Random, name: str, partitions: int, starts_at: float) -> list[_Piece]:
+    """The same, with the two on subjects of their own, often on two partitions."""
+    pieces = []
+    partition = {role: str(random.randrange(partitions)) for role in ("first", "second")}
+    for piece in _watched(random, name, "", starts_at):
+        role = piece.element.expects
+        subject = f"{name}-{role}"
+        element = replace(piece.element, subject=subject, order=0, pair=name)
+        json = {**piece.json, "subject": subject, "eventType": f"Sim.{role.title()}Elsewhere", "data": {"pair": name}}
+        pieces.append(replace(piece, partition=partition[role], json=json, element=element))
+    return pieces
 
 
 def _arrival(random: Random, time: float) -> float:

@@ -206,10 +206,20 @@ class World:
     def _settled(self) -> bool:
         """Whether every partition's checkpoint stands at its last message, and nothing waits to be told."""
         checkpoints = self.contents.checkpoints
-        return all(
-            not log or (partition in checkpoints and checkpoints[partition].sequence_number == log[-1].number)
-            for partition, log in self.log.partitions.items()
-        ) and not any(_waits_to_be_told(state.payload) for state in self.contents.states.values())
+        return (
+            all(
+                not log or (partition in checkpoints and checkpoints[partition].sequence_number == log[-1].number)
+                for partition, log in self.log.partitions.items()
+            )
+            and not any(_waits_to_be_told(state.payload) for state in self.contents.states.values())
+            and self._told_of_rows()
+        )
+
+    def _told_of_rows(self) -> bool:
+        """No expectation across subjects is pending or being told, and the last silence was told."""
+        marks = self.contents.row_marks.values()
+        silent = any(mark.startswith("told/") for mark in marks)
+        return silent and not any(mark.startswith(("due/", "telling/")) for mark in marks)
 
     async def _stop_all(self) -> None:
         self._ending = True
