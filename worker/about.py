@@ -209,7 +209,14 @@ def expectation_of(event: Event) -> tuple[tuple[str, str], ...]:
     """Names and values that say what was expected and did not come; none for other events."""
     if event.type != MISSED_TYPE:
         return ()
-    names = (("Expectation", "rule"), ("Within", "within"), ("Every", "every"), ("Key", "key"), ("Due", "due"))
+    names = (
+        ("Expectation", "rule"),
+        ("Within", "within"),
+        ("Every", "every"),
+        ("Key", "key"),
+        ("Last seen", "last_seen"),
+        ("Due", "due"),
+    )
     first = look_up(event.data, "after") if isinstance(event.data, dict) else None
     kind = look_up(first, "eventType") or look_up(first, "type") if isinstance(first, dict) else None
     facts = [(shown, value_of(event, name)) for shown, name in names]

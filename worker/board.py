@@ -125,6 +125,11 @@ class Board:
         due = self._due[: bisect_left(self._due, (through, ""))]
         return [name for time, name in due if name in self.marks and self.marks[name].time == time]
 
+    @property
+    def next_due(self) -> float | None:
+        """The first time that a row waits for, as of the last list."""
+        return self._due[0][0] if self._due else None
+
     def asks_for(self, published: float, through: float) -> bool:
         """Whether a row waits for a time that a partition is through, and has not said so."""
         first = bisect_left(self._due, (published, ""))

@@ -27,6 +27,7 @@ from worker.metrics import Metrics
 from worker.noting import NOTING, Noting
 from worker.noting import settings as noting_settings
 from worker.outbox import Outbox
+from worker.overdue import Overdue
 from worker.parts import Parts
 from worker.pipeline import CLOCKS_SECONDS, Pipeline
 from worker.route import Routes, Target
@@ -122,6 +123,15 @@ class _Rehearsal:
         self._pipeline = Pipeline(_PARTITION, self._parts)
         self._outbox = Outbox(_PARTITION, self._parts, self._pipeline.groups, look_seconds=_LONGEST_SECONDS)
         self._alarms = Alarms(_PARTITION, self._parts, self._pipeline.groups)
+        self._overdue = Overdue(
+            _PARTITION,
+            self._board,
+            self._pipeline.across.signs,
+            through=self._pipeline.noted_through,
+            submit=lambda missed: self._alarms.tell([missed]),
+            metrics=self._metrics,
+            clock=self._clock,
+        )
         self._pipeline.missed = self._alarms.missed
         self._pipeline.joined = self._alarms.joined = self._outbox.joined
         self._pipeline.restore(PartitionState(generation=1, owner="rehearsal"))
@@ -169,8 +179,10 @@ class _Rehearsal:
         async with asyncio.TaskGroup() as tasks:
             working = [
                 tasks.create_task(work)
-                for work in (self._pipeline.read(), self._outbox.run(), self._alarms.run(), self._letters.run(), *lanes)
+                for work in (self._pipeline.read(), self._outbox.run(), self._alarms.run(), self._overdue.run())
             ]
+            working += [tasks.create_task(work) for work in (self._letters.run(), *lanes)]
+            await self._look_at_table()  # so that silences begin
             for step in given:
                 await self._take(step)
             await self._let_end()
@@ -198,16 +210,26 @@ class _Rehearsal:
     async def _wait(self, seconds: float) -> None:
         """Time goes by, with nothing more in the hub; what is missed meanwhile is found when it is due."""
         until = self._clock() + seconds
+        await self._look_at_table()
         while (left := until - self._clock()) > 0:
-            due = self._pipeline.expectations.next_due()
-            until_due = _LONGEST_LOOK_SECONDS if due is None else due - self._clock() + _MOMENT_SECONDS
+            dues = [due for due in (self._pipeline.expectations.next_due(), self._board.next_due) if due is not None]
+            until_due = min(dues) - self._clock() + _MOMENT_SECONDS if dues else _LONGEST_LOOK_SECONDS
             await asyncio.sleep(min(left, max(until_due, _MOMENT_SECONDS), _LONGEST_LOOK_SECONDS))
             self._find_missed()
+            await self._look_at_table()
 
     def _find_missed(self) -> None:
         asked_at = UnixSeconds(self._clock() + CLOCKS_SECONDS)  # by the one clock that there is
         self._pipeline.feed.end = HubEnd(self._messages, empty=False, asked_at=asked_at)
         self._pipeline.look_for_missed()
+
+    async def _look_at_table(self) -> None:
+        """What a process does every few seconds, and a claim with each save of its state."""
+        if self._board.rules:
+            await self._overdue.write(None)
+            await self._board.look()
+            self._overdue.look()
+            await asyncio.sleep(_MOMENT_SECONDS)
 
     async def _let_end(self) -> None:
         groups, until = self._pipeline.groups, self._loop.time() + _LONGEST_SECONDS

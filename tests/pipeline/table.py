@@ -105,7 +105,7 @@ class Side:
     async def _save(self) -> bool:
         """What the keeper does."""
         if self.may_save:
-            await self.overdue.write(self.overdue.snapshot())
+            await self.overdue.write(None)
             self.saves += 1
         return self.may_save
 
@@ -113,7 +113,7 @@ class Side:
         while True:
             await self._changed.wait()
             self._changed.clear()
-            await self.overdue.write(self.overdue.snapshot())
+            await self.overdue.write(None)
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:

@@ -209,3 +209,51 @@ def test_the_newest_alone_and_what_is_unchanged_are_played_and_counted(play):
     )
     assert ids(performance) == ["before", "b", "d", "f"]
     assert performance.settled == {"delivered": 4, "superseded": 1, "unchanged": 1}
+
+
+ACROSS = """\
+sinks:
+  - { name: out, kind: log }
+routes:
+  - name: alarm
+    filter: { includedEventTypes: [Worker.ExpectationMissed] }
+    sinks: [out]
+expect:
+  - name: deployed
+    after: { includedEventTypes: [Some.Type] }
+    then: { includedEventTypes: [The.End] }
+    correlate: { after: "{{ event.data.model }}", then: "{{ event.data.models }}", split: "," }
+    within: 2h
+"""
+SILENT = """\
+sinks:
+  - { name: out, kind: log }
+routes:
+  - name: alarm
+    filter: { includedEventTypes: [Worker.ExpectationMissed] }
+    sinks: [out]
+expect:
+  - { name: silent, sources: [/workspace], every: 1h }
+"""
+
+
+def test_what_does_not_follow_on_another_subject_is_missed(play):
+    given = event("a", subject="models/1", data={"model": "m:1"}), event("b", subject="models/2", data={"model": "m:2"})
+    then = event("c", at=2, subject="endpoints/e", eventType="The.End", data={"models": "x, m:2"})
+    came = only(play(*given, 60.0, then, 3 * HOUR, routes=ACROSS))
+    assert came.event is not None
+    assert came.event.subject == "expectations/deployed/m:1"
+    assert 2 * HOUR < came.at_seconds < 2 * HOUR + 6
+    assert play(*given, 1.9 * HOUR, routes=ACROSS).came == []
+
+
+def test_a_silence_is_told_when_it_has_lasted_long_enough_and_again_after_life(play):
+    first, second = ("2026-01-05T12:54:00", "2026-01-05T15:54:00")
+    alive = [
+        orjson.dumps({"id": time, "topic": "/Workspace/", "eventType": "Any", "eventTime": f"{time}Z"})
+        for time in (first, second)
+    ]
+    performance = play(0.9 * HOUR, alive[0], 3 * HOUR, alive[1], 1.5 * HOUR, routes=SILENT)
+    events = [each.event for each in performance.came if each.event]
+    assert [each.data["last_seen"] for each in events] == [f"{first}.0000000Z", f"{second}.0000000Z"]
+    assert [round(each.at_seconds / HOUR, 1) for each in performance.came] == [1.9, 4.9]
