@@ -30,7 +30,9 @@ _FIRSTS = 8
 _THENS = 64
 """So many times of events that meet one are kept in a row: the newest."""
 _KEEP_SECONDS = 3600.0
-"""How long after the last event a row stays: a repetition of it, and one that came before its time, are then known."""
+"""How much longer than `within` a row stays after its last event."""
+_LONGEST_KEEP_SECONDS = 86_400.0
+"""Event Grid tries for a day to deliver an event."""
 _ROUND_SECONDS = 3600.0
 """Rows end on whole hours: so partitions that have nothing else to tell need to say at most once an hour how far they
 are."""
@@ -58,6 +60,8 @@ class Then(NamedTuple):
 
     at: UnixSeconds
     id: str
+    arrived: UnixSeconds
+    """When the hub had it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +94,14 @@ class Row:
         """After which event another one is expected now."""
         return self.firsts[0] if self.firsts else None
 
-    @property
-    def expires_at(self) -> float:
-        """When nobody needs the row any more, unless something is pending or being told."""
-        last = max([self.past, *(each.at for each in self.thens)])
-        return math.ceil((last + _KEEP_SECONDS) / _ROUND_SECONDS) * _ROUND_SECONDS if last > -math.inf else -math.inf
+    def expires_at(self, within: float) -> float:
+        """When nobody needs the row any more, unless something is pending or being told; `within` is its rule's.
+
+        Of the two events the first may be the one that Event Grid brings late.
+        """
+        last = max([self.past, *(each.arrived for each in self.thens)])
+        keep = min(within, _LONGEST_KEEP_SECONDS) + _KEEP_SECONDS
+        return math.ceil((last + keep) / _ROUND_SECONDS) * _ROUND_SECONDS if last > -math.inf else -math.inf
 
 
 def row_name(rule: str, source: str, key: str) -> str:
@@ -157,13 +164,13 @@ def _meets(thens: tuple[Then, ...], first: First) -> Then | None:
     return next((each for each in thens if first.at <= each.at <= first.due and each.id != first.id), None)
 
 
-def mark_of(row: Row) -> Mark:
-    """What the list is to tell of a row."""
+def mark_of(row: Row, within: float) -> Mark:
+    """What the list is to tell of a row; `within` is its rule's."""
     if row.telling is not None:
         return Mark(Say.TELLING, home=row.home)
     if row.pending is not None:
         return Mark(Say.DUE, row.pending.until)
-    return Mark(Say.OLD, row.expires_at)
+    return Mark(Say.OLD, row.expires_at(within))
 
 
 # --- to and from bytes

@@ -19,6 +19,7 @@ from worker.events import Event, Placed, UnixSeconds
 from worker.expect import ExpectRule, NoKey, time_of
 from worker.ledger import Later
 from worker.metrics import Metrics
+from worker.missed import shown_key
 from worker.pending import kept, missed_from
 from worker.route import folded_source
 from worker.settings import SinkSettings
@@ -30,6 +31,8 @@ NOTING = "(expectations)"
 """The name of its lane, in metrics and dead letters. No configured sink can have it."""
 _MOST_ROWS = 10_000
 """Of one rule."""
+_MOST_KEYS = 100
+"""Of one event that may meet others: each is a row to be written."""
 _TRIES = 5
 """How often in a row another process may write the same row first, before others have their turn."""
 
@@ -38,6 +41,8 @@ class _Note(NamedTuple):
     """What one event says under one rule and key."""
 
     rule: str
+    seconds: float
+    """Its `within`."""
     source: str
     key: str
     first: First | None
@@ -72,52 +77,24 @@ class Noting:
 
     async def deliver(self, delivery: Delivery) -> None:
         """Writes the rows of one event, one after the other. Raises StoreUnavailable, Later or Rejected."""
-        for note in self._notes(delivery):
-            await self._write(note)
-
-    def _notes(self, delivery: Delivery) -> list[_Note]:
         placed, identity = delivery.released.placed, delivery.idempotency_key[:32]
-        event = placed.event
         late = delivery.released.late_by_ms is not None
-        notes: list[_Note] = []
         for rule in self._rules():
-            if not rule.is_across_subjects:
-                continue
-            first = self._first(rule, placed, identity, late=late)
-            at = time_of(event, placed.message.enqueued_at)
-            keys = _then_keys(rule, event)
-            notes += (_note(rule, event, key, None, Then(at, identity)) for key in keys if not first or key != first[0])
-            if first is not None:  # one that is of both kinds, with one key, is one note
-                key, begins = first
-                notes.append(_note(rule, event, key, begins, Then(at, identity) if key in keys else None))
-        return notes
-
-    def _first(self, rule: ExpectRule, placed: Placed, identity: str, *, late: bool) -> tuple[str, First] | None:
-        event, arrived = placed.event, placed.message.enqueued_at
-        if not rule.begins_with(event):
-            return None
-        assert rule.correlation is not None, "`is_across_subjects` says so"
-        if late:
-            self._count(rule.name, "not_watched_late")
-            return None
-        try:
-            key = rule.correlation.after_key(event)
-        except NoKey as problem:
-            self._count(rule.name, "not_watched_no_key")
-            _log.warning("expectation not watched", rule=rule.name, event_id=event.id, why=str(problem))
-            return None
-        at = time_of(event, arrived)
-        first, cut = kept(event)
-        until = missed_from(at, arrived, rule.seconds)
-        due = UnixSeconds(at + rule.seconds)
-        return key, First(at, identity, due, until, rule.written, orjson.loads(first), cut)
+            if rule.is_across_subjects:
+                notes, not_watched = _notes(rule, placed, identity, late=late)
+                for note in notes:
+                    await self._write(note)
+                if not_watched:
+                    self._count(rule.name, not_watched)
 
     async def _write(self, note: _Note) -> None:
         name = correlations.row_name(note.rule, note.source, note.key)
         for _ in range(_TRIES):
             stored = await self._board.store.read_row(name)
             try:
-                row = correlations.decode(stored.payload) if stored else Row(note.rule, note.source, note.key)
+                row = (
+                    correlations.decode(stored.payload) if stored else Row(note.rule, note.source, shown_key(note.key))
+                )
             except StateFormatUnknown as problem:
                 raise Rejected(str(problem)) from None
             if stored is None and self._is_full(note):
@@ -126,7 +103,7 @@ class Noting:
             if changed == row:
                 return
             try:
-                payload, mark = correlations.encode(changed), str(correlations.mark_of(changed))
+                payload, mark = correlations.encode(changed), str(correlations.mark_of(changed, note.seconds))
                 await self._board.store.write_row(name, payload, mark=mark, expected=stored.version if stored else None)
             except Conflict:
                 continue  # another event of this key was written meanwhile
@@ -151,20 +128,51 @@ class Noting:
         self._metrics.expectations.labels(rule, outcome).inc()
 
 
+def _notes(rule: ExpectRule, placed: Placed, identity: str, *, late: bool) -> tuple[list[_Note], str]:
+    """What the event says under a rule; and why it is not watched, where it is not. One of both kinds is one note."""
+    assert rule.correlation is not None, "`is_across_subjects` says so"
+    event, arrived = placed.event, placed.message.enqueued_at
+    at = time_of(event, arrived)
+    source = "" if rule.correlation.any_source else folded_source(event.source or "")
+    notes = {
+        key: _Note(rule.name, rule.seconds, source, key, None, Then(at, identity, arrived))
+        for key in _then_keys(rule, event)
+    }
+    not_watched = ""
+    if rule.begins_with(event):
+        key, not_watched = ("", "not_watched_late") if late else _after_key(rule, event)
+        if not not_watched:
+            note = notes.get(key, _Note(rule.name, rule.seconds, source, key, None, None))
+            notes[key] = note._replace(first=_first(rule, event, at, arrived, identity))
+    return list(notes.values()), not_watched
+
+
+def _first(rule: ExpectRule, event: Event, at: UnixSeconds, arrived: UnixSeconds, identity: str) -> First:
+    envelope, cut = kept(event)
+    due, until = UnixSeconds(at + rule.seconds), missed_from(at, arrived, rule.seconds)
+    return First(at, identity, due, until, rule.written, orjson.loads(envelope), cut)
+
+
+def _after_key(rule: ExpectRule, event: Event) -> tuple[str, str]:
+    assert rule.correlation is not None, "`is_across_subjects` says so"
+    try:
+        return rule.correlation.after_key(event), ""
+    except NoKey as problem:
+        _log.warning("expectation not watched", rule=rule.name, event_id=event.id, why=str(problem))
+        return "", "not_watched_no_key"
+
+
 def _then_keys(rule: ExpectRule, event: Event) -> tuple[str, ...]:
     if not rule.is_met_by(event):
         return ()
     assert rule.correlation is not None, "`is_across_subjects` says so"
     try:
-        return rule.correlation.then_keys(event)
+        keys = rule.correlation.then_keys(event)
     except NoKey:
         return ()  # it meets nothing
-
-
-def _note(rule: ExpectRule, event: Event, key: str, first: First | None, then: Then | None) -> _Note:
-    assert rule.correlation is not None, "`is_across_subjects` says so"
-    source = "" if rule.correlation.any_source else folded_source(event.source or "")
-    return _Note(rule.name, source, key, first, then)
+    if len(keys) > _MOST_KEYS:
+        _log.warning("too many keys in one event", rule=rule.name, event_id=event.id, keys=len(keys), used=_MOST_KEYS)
+    return keys[:_MOST_KEYS]
 
 
 def _noted(row: Row, note: _Note) -> tuple[Row, int]:

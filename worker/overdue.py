@@ -157,9 +157,13 @@ class Overdue:
 
     def _is_home(self, name: str) -> bool:
         mark = self._board.marks.get(name)
-        if mark is None:
-            return False
-        return (mark.home if mark.says is Say.TELLING else self._board.home(name)) == self._partition
+        return mark is not None and self._tells(name, mark.home if mark.says is Say.TELLING else None)
+
+    def _tells(self, name: str, teller: PartitionId | None) -> bool:
+        """Whether this partition tells what the row has to tell; `teller` is what it says itself."""
+        if teller is None or teller not in self._board.partitions():  # nobody yet, or of a hub that had more
+            teller = self._board.home(name)
+        return teller == self._partition
 
     async def _tend_one(self, name: str, mark: Mark) -> None:
         if mark.says is Say.TELLING:
@@ -246,7 +250,7 @@ class Overdue:
         except StateFormatUnknown as problem:
             self._say_odd(name, problem)
             return None
-        if stored is None or row is None or not row.telling or row.home != self._partition:
+        if stored is None or row is None or not row.telling or not self._tells(name, row.home):
             return None
         return row, stored.version
 
@@ -299,17 +303,15 @@ class Overdue:
         return True
 
     async def _write(self, name: str, row: Row, version: StateVersion | None) -> None:
-        silent = self._board.silences.get(name)
-        mark = _mark(row, silent[0].seconds if silent else 0.0)
+        rule = self._board.rules.get(row.rule)
+        mark = _mark(row, rule.seconds if rule else 0.0)
         payload = silences.encode(row) if isinstance(row, Silence) else correlations.encode(row)
         written = await self._board.store.write_row(name, payload, mark=str(mark), expected=version)
         self._board.wrote(name, written, mark)
 
 
-def _mark(row: Row, every: float) -> Mark:
-    if isinstance(row, correlations.Row):
-        return correlations.mark_of(row)
-    return silences.mark_of(row, every)
+def _mark(row: Row, seconds: float) -> Mark:
+    return silences.mark_of(row, seconds) if isinstance(row, Silence) else correlations.mark_of(row, seconds)
 
 
 def _decode(name: str, payload: bytes) -> Row:

@@ -130,7 +130,7 @@ class Process:
         ]
 
     def _expect(self) -> tuple[ExpectRule, ...]:
-        return self._config.routing.expect
+        return self._parts.expect  # those of now
 
     def _noting_lane(self) -> Lane:
         """Of what expectations across subjects are about: into the shared table."""

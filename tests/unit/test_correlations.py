@@ -21,7 +21,7 @@ def first(at: float, name: str = "a") -> First:
 
 
 def then(at: float, name: str = "b") -> Then:
-    return Then(UnixSeconds(at), f"{name}{at}")
+    return Then(UnixSeconds(at), f"{name}{at}", UnixSeconds(at))
 
 
 def noted(*events: First | Then, row: Row = EMPTY) -> Row:
@@ -101,9 +101,13 @@ def test_the_newest_of_many_first_events_is_kept_and_some_between_are_not():
     assert noted(then(13.8), row=row).pending == first(13.9)
 
 
-def test_a_row_that_holds_nothing_pending_ends_an_hour_after_its_last_event_on_the_hour():
-    assert noted(then(7201)).expires_at == 4 * 3600
-    assert EMPTY.expires_at == -math.inf
+def test_a_row_that_holds_nothing_pending_ends_on_the_hour_after_its_rules_time_and_an_hour_more():
+    assert noted(then(7201)).expires_at(5) == 4 * 3600
+    assert noted(then(7201)).expires_at(3 * 3600) == 7 * 3600
+    assert noted(then(7200)).expires_at(90 * 86_400) == 27 * 3600
+    late = Then(UnixSeconds(5), "late", UnixSeconds(7200))
+    assert noted(late).expires_at(0) == 3 * 3600
+    assert EMPTY.expires_at(5) == -math.inf
 
 
 def test_a_name_tells_the_rule_and_not_the_key():
@@ -146,7 +150,7 @@ def missed(events: list[tuple[str, int]]) -> list[str]:
             continue
         meets = [other for other in thens if each.at <= other.at <= each.due and other.id != each.id]
         if meets:
-            until, by = meets[0]
+            until, by, _ = meets[0]
         else:
             found.append(each.id)
             until, by = each.due, ""
