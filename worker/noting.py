@@ -24,6 +24,7 @@ from worker.pending import kept, missed_from
 from worker.route import folded_source
 from worker.settings import SinkSettings
 from worker.sinks import Delivery
+from worker.stores import StoredRow
 
 _log = structlog.get_logger()
 
@@ -91,12 +92,7 @@ class Noting:
         name = correlations.row_name(note.rule, note.source, note.key)
         for _ in range(_TRIES):
             stored = await self._board.store.read_row(name)
-            try:
-                row = (
-                    correlations.decode(stored.payload) if stored else Row(note.rule, note.source, shown_key(note.key))
-                )
-            except StateFormatUnknown as problem:
-                raise Rejected(str(problem)) from None
+            row = _row(note, stored)
             if stored is None and self._is_full(note):
                 return
             changed, met = _noted(row, note)
@@ -173,6 +169,15 @@ def _then_keys(rule: ExpectRule, event: Event) -> tuple[str, ...]:
     if len(keys) > _MOST_KEYS:
         _log.warning("too many keys in one event", rule=rule.name, event_id=event.id, keys=len(keys), used=_MOST_KEYS)
     return keys[:_MOST_KEYS]
+
+
+def _row(note: _Note, stored: StoredRow | None) -> Row:
+    if stored is None:
+        return Row(note.rule, note.source, shown_key(note.key))
+    try:
+        return correlations.decode(stored.payload)
+    except StateFormatUnknown as problem:
+        raise Rejected(str(problem)) from None
 
 
 def _noted(row: Row, note: _Note) -> tuple[Row, int]:

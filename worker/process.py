@@ -5,7 +5,7 @@ It opens and closes nothing: `app` does, and so does whoever wants to play a pro
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,7 +129,7 @@ class Process:
             *((f"lane {name}", lane.run()) for name, lane in self._lanes.items()),
         ]
 
-    def _expect(self) -> tuple[ExpectRule, ...]:
+    def _expect(self) -> Sequence[ExpectRule]:
         return self._parts.expect  # those of now
 
     def _noting_lane(self) -> Lane:

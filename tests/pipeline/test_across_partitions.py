@@ -305,3 +305,46 @@ def test_homes_are_spread_over_the_partitions():
     homes = {table.sides[0].board.home(correlations.row_name("rule", "", str(number))) for number in range(100)}
 
     assert homes == {PartitionId(str(number)) for number in range(4)}
+
+
+def test_of_an_event_with_very_many_keys_some_are_noted(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("worker.noting._MOST_KEYS", 3)
+
+    async def play() -> None:
+        table = Table(DEPLOYED)
+        async with table.open():
+            await table.note(event("Deployed", 0, models=",".join(map(str, range(50)))))
+            assert len(table.rows("correlation")) == 3
+
+    run(play())
+
+
+def test_what_a_partition_told_that_the_hub_does_not_have_any_more_another_one_tells_to_its_end():
+    async def play() -> None:
+        table = Table(DEPLOYED)
+        async with table.open():
+            await table.note(event("Registered", 0, model="m:1"))
+            await table.pass_by(through=HOUR + 1)
+            (home,) = (number for number, side in enumerate(table.sides) if side.told)
+            await table.kill(home)
+            table.partitions.remove(PartitionId(str(home)))
+            await table.pass_by(30)
+            other = table.sides[1 - home]
+            assert len(other.told) == 1
+            other.done(other.told[0])
+            await table.pass_by()
+            assert all(mark.startswith("old/") for mark in table.rows("correlation").values())
+
+    run(play())
+
+
+def test_a_key_that_nobody_can_read_is_told_as_its_digest():
+    async def play() -> None:
+        table = Table(DEPLOYED)
+        async with table.open():
+            await table.note(event("Registered", 0, model="x" * 5000))
+            await table.pass_by(through=HOUR + 1)
+            (missed,) = table.told
+            assert len(missed.key) == len(missed.data["key"]) == 16
+
+    run(play())
