@@ -13,8 +13,8 @@ from unittest.mock import patch
 
 from worker import pipeline, spread
 from worker import state as codec
-from worker.chains import Chain, Chains, Job
 from worker.board import NEVER, Board
+from worker.chains import Chain, Chains, Job
 from worker.deadletters import DeadLetterWriter
 from worker.digests import Because
 from worker.duplicates import Duplicates, Verdict
