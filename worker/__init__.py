@@ -16,6 +16,9 @@ route       which sinks an event is for; filters and operators say what a filter
             unchanged: who says what its sink has already
 expect      what must follow on what (expect_settings: as it stands in the file); pending: what has not come yet;
             expecting: asks that of each event; missed: what is told; alarms: tells it
+across      the same where other partitions have a part, in a table that they share: noting writes events into it,
+            correlations and silences say what its rows mean, board: the table as this process sees it, by the marks of
+            its rows; overdue: how far a partition is, and what is to be told
 quiet       when a sink is told: at once, with others, or not now; groups: who is told together; digests: what of;
             outbox: sends digests; shelf: keeps what waits
 deliver     one lane per sink: attempts, retries, giving up; chains: whose turn it is; breaker: whether any may flow;
