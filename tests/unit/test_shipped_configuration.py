@@ -182,6 +182,32 @@ def test_a_run_that_does_not_end_is_told_by_the_expectation_in_comments(folder: 
     assert (("audit", "Worker.ExpectationMissed") in told) == (end is None)
 
 
+@pytest.mark.parametrize("models", [None, "other:1", "other:1, fraud:7"])
+def test_a_model_that_is_not_deployed_is_told_by_the_expectation_in_comments(folder: Path, models: str | None):
+    text, _ = with_examples((folder / "routes.yaml").read_text())
+    (folder / "routes.yaml").write_text(text)
+    config = load(folder / "worker.yaml", environ=ENVIRON, secrets=False)
+    ml = "Microsoft.MachineLearningServices"
+    data = {"modelName": "fraud", "modelVersion": 7, "modelTags": {"stage": "production"}}
+    registered = {
+        "id": "1",
+        "topic": "/ws",
+        "subject": "models/fraud:7",
+        "eventType": f"{ml}.ModelRegistered",
+        "data": data,
+    }
+    deployed = {
+        "topic": "/ws",
+        "subject": "endpoints/e",
+        "eventType": f"{ml}.ModelDeployed",
+        "data": {"ModelIds": models},
+    }
+    given = [json.dumps(registered).encode(), 60.0, *([json.dumps({"id": "2", **deployed}).encode()] if models else [])]
+    came = Rehearsals(config).play([*given, 3 * 3600.0], starts_at=UnixSeconds(1_767_614_400.0)).came
+    told = [(each.sink, entry) for each in came if each.event for entry in _types(each.event)]
+    assert (("oncall-mail", "Worker.ExpectationMissed") in told) == (models != "other:1, fraud:7")
+
+
 def _types(event: Event) -> list[str]:
     """Of a digest, those of its events."""
     return [each["type"] for each in event.data["events"]] if event.type == "Worker.Digest" else [event.type]
