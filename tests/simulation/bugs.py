@@ -8,11 +8,13 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import count
+from math import inf
 from typing import Any, cast
 from unittest.mock import patch
 
 from worker import pipeline, spread
 from worker import state as codec
+from worker.across import Across
 from worker.board import NEVER, Board
 from worker.chains import Chain, Chains, Job
 from worker.deadletters import DeadLetterWriter
@@ -202,6 +204,7 @@ BUGS: dict[str, Callable[[], AbstractContextManager[object]]] = {
     "the wall clock says what is missed": _of(Pipeline, "through", _through_by_the_wall_clock),
     "samples of all partitions are stored in one place": _of(spread, "_place", _one_place),
     "only one partition is asked whether it is through": _of(Board, "all_through", property(_furthest)),
+    "what is not noted yet is not waited for": _of(Across, "through", inf),
     "signs of life are not kept": _of(codec, "encode", _without_signs),
     "who was told of a missed expectation is not noted in its row": _of(Overdue, "note", _note_nothing),
     "a lost answer of the store is taken for a yes": _of(Tenure, "save", _claim_success),
