@@ -7,7 +7,7 @@ of life of the sources that must not be silent. What then becomes of it is in `n
 from math import inf
 
 from worker.events import Placed, Position, UnixSeconds
-from worker.expect import time_of
+from worker.expect import ExpectRule, time_of
 from worker.noting import concerns
 from worker.parts import Parts
 from worker.route import folded_source
@@ -20,12 +20,16 @@ class Across:
     def __init__(self, parts: Parts) -> None:
         self.signs = Signs()
         self._parts = parts
+        self._rules: object = None
+        self._silences: list[ExpectRule] = []
+        self._correlations: list[ExpectRule] = []
         self._unnoted: dict[Position, UnixSeconds] = {}
         """Events whose rows are not written yet, and when the hub had them."""
 
     def see_life(self, placed: Placed) -> None:
         """An event's turn has come: it may be a sign of life of its source. Never one of the future."""
-        for rule in self._parts.expect:
+        self._sort_rules()
+        for rule in self._silences:
             if rule.is_sign_of_life(placed.event):
                 arrived = placed.message.enqueued_at
                 row = row_name(rule.name, folded_source(placed.event.source or ""))
@@ -33,7 +37,16 @@ class Across:
 
     def is_to_be_noted(self, placed: Placed) -> bool:
         """Whether the event is one of the two of an expectation across subjects."""
-        return concerns(self._parts.expect, placed.event)
+        self._sort_rules()
+        return concerns(self._correlations, placed.event)
+
+    def _sort_rules(self) -> None:
+        """As they are now: few events concern any of them, and most configurations have none."""
+        rules = self._parts.expect
+        if rules is not self._rules:
+            self._rules = rules
+            self._silences = [rule for rule in rules if rule.is_silence]
+            self._correlations = [rule for rule in rules if rule.is_across_subjects]
 
     def begin(self, placed: Placed) -> None:
         """The event is on its way into the table."""

@@ -56,8 +56,8 @@ def settings() -> SinkSettings:
 
 
 def concerns(rules: Iterable[ExpectRule], event: Event) -> bool:
-    """Whether an event is to be noted."""
-    return any(rule.is_across_subjects and (rule.begins_with(event) or rule.is_met_by(event)) for rule in rules)
+    """Whether an event is to be noted; the rules are those across subjects."""
+    return any(rule.begins_with(event) or rule.is_met_by(event) for rule in rules)
 
 
 class Noting:

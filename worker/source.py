@@ -29,6 +29,8 @@ _HEARTBEAT_SECONDS = 2.0
 """How often the SDK calls back for a quiet partition."""
 _SILENCE_SECONDS = 15.0
 """A partition for which it does not call back for so long has no task any more: long enough for a slow one to begin."""
+_IDENTIFY_SECONDS = 600.0
+"""How often the hub is asked in any case which one it is, and how many partitions it has: it may be given more."""
 _RESTARTS = 3
 """How often the client is replaced for a partition before the process is."""
 _CANCEL_SECONDS = 1.0
@@ -172,15 +174,16 @@ class Source:
 
     async def _keep_asking(self) -> None:
         """Asks how far the quiet partitions are, and which hub it is when links were lost. Ends when it is another."""
-        known = self._hub.identity
+        known, identified_at = self._hub.identity, asyncio.get_running_loop().time()
         while True:
             await asyncio.sleep(_HEARTBEAT_SECONDS)
             try:
-                if self._relinked and not self._stopping:
+                old = asyncio.get_running_loop().time() - identified_at >= _IDENTIFY_SECONDS
+                if (self._relinked or old) and not self._stopping:
                     if await self._hub.identify() != known:
                         _log.error("another hub has this name now, connecting anew", hub=self._hub.scope.hub)
                         return
-                    self._relinked = False
+                    self._relinked, identified_at = False, asyncio.get_running_loop().time()
                 asked_at = asyncio.get_running_loop().time()
                 wanted = {each.partition for each in self.claims.values() if each.wants_hub_end}
                 quiet = self._watchdog.to_ask(asked_at, wanted)
