@@ -31,6 +31,7 @@ _log = structlog.get_logger()
 _AT_ONCE = 200
 """So many may be being told at one time; bounds memory, and what one look takes."""
 
+_WRITES_AT_ONCE = 16
 _OLD_AT_ONCE = 500
 """So many rows are deleted in one look."""
 
@@ -279,13 +280,20 @@ class Overdue:
 
     async def write(self, _taken: None) -> dict[str, Any]:
         """Writes who was told into the rows, before the state says anything of that time. Raises StoreUnavailable."""
-        for number in sorted(self._noted | self._settled):
-            while not await self._wrote_down(number):
-                continue
+        numbers = sorted(self._noted | self._settled)
+        for first in range(0, len(numbers), _WRITES_AT_ONCE):
+            some = numbers[first : first + _WRITES_AT_ONCE]
+            for problem in await asyncio.gather(*map(self._write_down, some), return_exceptions=True):
+                if isinstance(problem, BaseException):
+                    raise problem
         return {}
 
     def saved(self, _state: PartitionState) -> None:
         """Nothing waits for that."""
+
+    async def _write_down(self, number: int) -> None:
+        while not await self._wrote_down(number):
+            continue  # another event of its key was noted meanwhile
 
     async def _wrote_down(self, number: int) -> bool:
         name, missed = self._telling[number]

@@ -4,6 +4,7 @@ It opens and closes nothing: `app` does, and so does whoever wants to play a pro
 """
 
 import asyncio
+import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -137,7 +138,8 @@ class Process:
         settings, metrics = noting_settings(), self._opened.metrics
         noting = Noting(self._board, self._expect, metrics)
         give_up_after_seconds = self._config.give_up_after_seconds(settings)
-        return Lane(settings, noting, give_up_after_seconds=give_up_after_seconds, metrics=metrics)
+        seed = random.getrandbits(32)  # from where a simulation can seed it
+        return Lane(settings, noting, give_up_after_seconds=give_up_after_seconds, metrics=metrics, seed=seed)
 
     def _look_at_board(self, source: Source) -> None:
         for claim in source.claims.values():
