@@ -350,8 +350,8 @@ def _nothing_saved_acts_again(facts: Facts) -> Iterable[Violation]:
     """What was accepted is not delivered again: never by the same generation, nor by a later one once it was saved.
 
     Saved: the owner wrote its state since it had heard of the acceptance. That bounds what a plain sink sees twice,
-    re-sent copies included. But for what is told of the event that ends processes: once its message is condemned, a
-    copy of it is the first of its id, and is watched anew.
+    re-sent copies included. But for what is told of the event that ends processes, and for what else stands in its
+    message: once that is condemned, a copy of any of it is the first of its id.
     """
     accepted: dict[tuple[str, str], list[Attempt]] = defaultdict(list)
     for attempt in facts.attempts:
@@ -367,7 +367,7 @@ def _nothing_saved_acts_again(facts: Facts) -> Iterable[Violation]:
                 how = "by the same owner" if again else f"though generation {theirs.number} had saved it"
                 yield Violation("4 duplicates", attempt.time, f"{event} is delivered again {how}")
                 break
-        of_poison = attempt.about and attempt.about == facts.history.poison
+        of_poison = (attempt.about or attempt.element.uid) in facts.poisoned
         # Ledger and digests have their own: see above.
         if attempt.outcome == "accepted" and attempt.sink not in (LEDGER, DIGEST) and not of_poison:
             accepted[event].append(attempt)

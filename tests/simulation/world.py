@@ -218,8 +218,10 @@ class World:
     def _told_of_rows(self) -> bool:
         """No expectation across subjects is pending or being told, and the last silence was told."""
         marks = self.contents.row_marks.values()
-        silent = any(mark.startswith("told/") for mark in marks)
-        return silent and not any(mark.startswith(("due/", "telling/")) for mark in marks)
+        since = [float(mark.removeprefix("told/")) for mark in marks if mark.startswith("told/")]
+        life = [at for state in self.contents.states.values() for at in _signs(state.payload)]
+        waits = any(mark.startswith(("due/", "telling/")) for mark in marks)
+        return bool(since) and max(life, default=0.0) <= max(since) and not waits
 
     async def _stop_all(self) -> None:
         self._ending = True
@@ -287,6 +289,10 @@ class World:
     def _thaw(self, life: Life) -> None:
         self.note(life, "thawed")
         self.loop.thaw(life)
+
+
+def _signs(state: bytes) -> list[float]:
+    return list(orjson.loads(state).get("signs", {}).values()) or [0.0]
 
 
 def _waits_to_be_told(state: bytes) -> bool:
