@@ -20,12 +20,15 @@ from worker.errors import StoreUnavailable, WorkerError
 from worker.events import PartitionId
 from worker.health import Health
 from worker.hub import Hub
+from worker.lanes import Lanes, close_sink
 from worker.lease import Leases
 from worker.metrics import Metrics
 from worker.parts import Parts
 from worker.replay import watch
 from worker.reset import Positions
 from worker.retry import until_available
+from worker.rules import Rules, RuleSet
+from worker.sinks import Sink
 from worker.source import Source
 from worker.spread import Spread
 from worker.stores import Store
@@ -58,6 +61,10 @@ class Opened:
     """Runs a long computation where it does not hold up the event loop."""
     clock: Callable[[], float] = time.time
     """The wall clock."""
+    close_sink: Callable[[Sink], Awaitable[None]] = close_sink
+    """Closes a sink that is not needed any more."""
+    reloads: Callable[[Lanes], Awaitable[None]] | None = None
+    """Works as long as the process: exchanges the rules when they change."""
 
 
 class Process:
@@ -68,6 +75,12 @@ class Process:
         self._opened = opened
         self._claims = 0
         self._letters = DeadLetterWriter(opened.store, opened.metrics)
+        self.lanes = Lanes(
+            Rules(RuleSet.of(config, opened.lanes)),
+            drain_seconds=config.worker.limits.drain_seconds,
+            metrics=opened.metrics,
+            close=opened.close_sink,
+        )
         self._parts = self._shared_parts()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -116,7 +129,8 @@ class Process:
             ("requests", self._watch(source)),
             ("replays", watch(opened.store, lambda: [each.replays for each in held()])),
             ("subjects on several partitions", spread.run()),
-            *((f"lane {name}", lane.run()) for name, lane in opened.lanes.items()),
+            ("lanes", self.lanes.run()),
+            *([("reloads", opened.reloads(self.lanes))] if opened.reloads else []),
         ]
 
     def _shared_parts(self) -> Parts:
@@ -124,9 +138,7 @@ class Process:
         return Parts(
             store=opened.store,
             scope=opened.hub.scope,
-            routes=self._config.routes,
-            expect=self._config.routing.expect,
-            lanes=opened.lanes,
+            rules=self.lanes.rules,
             dead_letters=self._letters,
             order=settings.order,
             limits=settings.limits,
@@ -135,11 +147,9 @@ class Process:
             metrics=opened.metrics,
             health=opened.health,
             lease_valid=opened.leases.valid,
-            quiet={sink.name: sink.quiet for sink in self._config.sinks if sink.quiet is not None},
             positions=Positions(opened.store, opened.hub, settings.source.on_invalid_offset),
             offload=opened.offload,
             clock=opened.clock,
-            configuration=self._config.digest,
         )
 
     async def _reachable(self, stop: asyncio.Event) -> bool:

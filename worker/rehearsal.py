@@ -9,7 +9,7 @@ Behind `worker test`.
 import asyncio
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from structlog.testing import capture_logs
@@ -27,6 +27,7 @@ from worker.outbox import Outbox
 from worker.parts import Parts
 from worker.pipeline import CLOCKS_SECONDS, Pipeline
 from worker.route import Routes, Target
+from worker.rules import Rules, RuleSet
 from worker.settings import SinkSettings
 from worker.sinks import Delivery, PreviewingSink, Sink
 from worker.sinks.installed import find_kind
@@ -125,9 +126,7 @@ class _Rehearsal:
             store=_NOT_HERE,
             positions=_NOT_HERE,
             scope=HubScope("rehearsal", source.hub, source.consumer_group),
-            routes=_WatchedRoutes(config, self._performance),
-            expect=config.routing.expect,
-            lanes=self._lanes,
+            rules=Rules(replace(RuleSet.of(config, self._lanes), routes=_WatchedRoutes(config, self._performance))),
             dead_letters=self._letters,
             order=settings.order,
             limits=settings.limits,
@@ -136,7 +135,6 @@ class _Rehearsal:
             metrics=self._metrics,
             health=Health(limit_seconds=_LONGEST_SECONDS, clock=self._loop.time),
             lease_valid=lambda _: True,
-            quiet={sink.name: sink.quiet for sink in config.sinks if sink.quiet is not None},
             clock=self._clock,
         )
 

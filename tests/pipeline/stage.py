@@ -23,6 +23,7 @@ from worker.parts import Parts
 from worker.quiet import QuietSettings
 from worker.reset import Positions
 from worker.route import Late, Routes, RouteSpec
+from worker.rules import Rules, RuleSet
 from worker.settings import SinkSettings
 from worker.state import PartitionState
 from worker.stores import DeadLetter, HubScope
@@ -95,11 +96,12 @@ class Stage:
             for name, sink in self.sinks.items()
         }
         each = [RouteSpec(f"to-{name}", (name,), None, None, late) for name in self.sinks]
+        told = {name: QuietSettings.model_validate(section) for name, section in (quiet or {}).items()}
+        self.rules = Rules(RuleSet(Routes(routes or each), self.lanes, told, configuration))
         self.parts = Parts(
             store=self.store,
             scope=SCOPE,
-            routes=Routes(routes or each),
-            lanes=self.lanes,
+            rules=self.rules,
             dead_letters=self.letters,
             order=OrderSettings(window_seconds=window),
             limits=LimitSettings(**(limits or {})),
@@ -108,10 +110,8 @@ class Stage:
             metrics=self.metrics,
             health=Health(limit_seconds=30, clock=lambda: asyncio.get_running_loop().time()),
             lease_valid=lambda _: self.lease,
-            quiet={name: QuietSettings.model_validate(section) for name, section in (quiet or {}).items()},
             positions=Positions(self.store, self.hub, "stop"),
             clock=lambda: START + asyncio.get_running_loop().time(),
-            configuration=configuration,
             offload=in_turn,
         )
         self.running: list[asyncio.Task[None]] = []
