@@ -17,6 +17,7 @@ from worker.deadletters import DeadLetterWriter
 from worker.deliver import Lane
 from worker.events import Message, PartitionId, UnixSeconds
 from worker.health import Health
+from worker.lanes import Lanes
 from worker.ledger import Ledger
 from worker.metrics import Metrics
 from worker.parts import Parts
@@ -98,13 +99,15 @@ class Stage:
         each = [RouteSpec(f"to-{name}", (name,), None, None, late) for name in self.sinks]
         told = {name: QuietSettings.model_validate(section) for name, section in (quiet or {}).items()}
         self.rules = Rules(RuleSet(Routes(routes or each), self.lanes, told, configuration))
+        self.limits = LimitSettings(**(limits or {}))
+        self.fleet = Lanes(self.rules, drain_seconds=self.limits.drain_seconds, metrics=self.metrics)
         self.parts = Parts(
             store=self.store,
             scope=SCOPE,
             rules=self.rules,
             dead_letters=self.letters,
             order=OrderSettings(window_seconds=window),
-            limits=LimitSettings(**(limits or {})),
+            limits=self.limits,
             spoiled=DeadLetterSettings(),
             intervals=StoreIntervals(),
             metrics=self.metrics,
@@ -126,8 +129,7 @@ class Stage:
     @asynccontextmanager
     async def open(self) -> AsyncIterator["Stage"]:
         """Lanes and the dead-letter writer work inside, as long as the process would."""
-        tasks = [asyncio.create_task(lane.run()) for lane in self.lanes.values()]
-        tasks.append(asyncio.create_task(self.letters.run()))
+        tasks = [asyncio.create_task(work) for work in (self.fleet.run(), self.letters.run())]
         try:
             yield self
         finally:
