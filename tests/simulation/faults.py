@@ -58,6 +58,8 @@ class Reload:
     """The one that is taken out, a share of all; None: every sink is built anew, and none is missing."""
     seconds: float
     """How long it is out."""
+    refuses: bool
+    """Whether its destination refuses everybody for a while before and until then: so something is left in its lane."""
 
 
 RELOADED = 0.4
@@ -73,7 +75,8 @@ def reloads(random: Random) -> list[Reload]:
             random.uniform(1, SECONDS - 8),
             random.random(),
             random.random() if random.random() < 0.6 else None,
-            random.choice((0.1, 1.0, 3.0, 8.0)),
+            random.choice((0.1, 1.0, 3.0, 8.0, 15.0)),
+            random.random() < 0.5,
         )
         for _ in range(random.randint(1, 5))
     ]

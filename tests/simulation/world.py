@@ -156,7 +156,8 @@ class World:
             wanted = await self._wanted[life.name].get()
             missing = {each.name for each in self.config.sinks} - lanes.rules.lanes.keys()
             config = without(self.config, wanted)
-            lanes.exchange(config, {} if wanted else {each.name: way(each) for each in config.sinks})
+            anew = [each for each in config.sinks if not wanted or each.name in missing]
+            lanes.exchange(config, {each.name: way(each) for each in anew})
             for sink in missing - {wanted}:
                 self.note(life, SINK_BACK, sink)
             if wanted:
@@ -216,6 +217,10 @@ class World:
             self.loop.world(self._strike, plan, delay=plan.time)
         for reload in self._reloads:
             self.loop.world(self._ask_for, reload, delay=reload.time)
+            if reload.sink is not None and reload.refuses:
+                destination = self._at(reload.sink)
+                self.loop.world(setattr, destination, "refuses", True, delay=max(0.0, reload.time - 3))
+                self.loop.world(setattr, destination, "refuses", False, delay=reload.time + reload.seconds)
         self._set_failures(0.02, 0.2)
         await asyncio.sleep(faults.SECONDS)
         self._set_failures(0.0, 0.0)
@@ -281,16 +286,19 @@ class World:
                 self.log.go_away()
                 self.loop.world(self.log.come_back, delay=plan.seconds)
             case Fault.SINK_AWAY | Fault.SINK_REFUSES:
-                destination = self.destinations[int(plan.victim * len(self.destinations))]
+                destination = self._at(plan.victim)
                 attribute = "away" if plan.fault is Fault.SINK_AWAY else "refuses"
                 setattr(destination, attribute, True)
                 self.loop.world(setattr, destination, attribute, False, delay=plan.seconds)
+
+    def _at(self, share: float) -> Destination:
+        return self.destinations[int(share * len(self.destinations))]
 
     def _ask_for(self, reload: faults.Reload) -> None:
         if not self.lives:
             return
         life = self.lives[int(reload.victim * len(self.lives))]
-        sink = "" if reload.sink is None else self.destinations[int(reload.sink * len(self.destinations))].name
+        sink = "" if reload.sink is None else self._at(reload.sink).name
         self._wanted[life.name].put_nowait(sink)
         if sink:
             self.loop.world(self._wanted[life.name].put_nowait, "", delay=reload.seconds)
