@@ -38,8 +38,8 @@ ownership   the fence: one generation after the other, asked for and handed over
 keep        writes state and checkpoint, soon and not too often; recall: and the memory, in parts
 state       the partition state object, to and from bytes; memory: what grows with the subjects
 stores      where ownership, checkpoints, state, memory, ledger and dead letters survive
-rules       what routes.yaml says, in force: exchanged while events are on their way. reload: notices changes, reads, has
-            built; changes: what differs; lanes: runs and exchanges the lanes; way: of a lane, to its sink as configured
+rules       what routes.yaml says, in force: exchanged while events are on their way. reload: notices changes, reads,
+            has built; changes: what differs; lanes: runs and exchanges the lanes; way: of a lane, to its sink
 process     one process's tasks: who claims, delivers, keeps watch; and how it stops
 app         builds all of it, and closes it again
 cli         arguments in, exit code out
