@@ -19,7 +19,8 @@ expect      what must follow on what (expect_settings: as it stands in the file)
 quiet       when a sink is told: at once, with others, or not now; groups: who is told together; digests: what of;
             outbox: sends digests; shelf: keeps what waits
 deliver     one lane per sink: attempts, retries, giving up; chains: whose turn it is; breaker: whether any may flow;
-            outcomes: how attempts end
+            outcomes: how attempts end;
+            lane_log: what it says
 ledger      intent, act, outcome: for sinks that must not act twice and cannot tell
 sinks       the destinations: a module for each kind, named like it, and its parts beside it (datafactory_runs,
             blob_link, deployment_…). table: the built-in kinds; installed: and those that other distributions bring;

@@ -28,6 +28,7 @@ from worker.errors import (
     Throttled,
     WorkerError,
 )
+from worker.lane_log import LaneLog
 from worker.ledger import Later, Ledger, Skipped
 from worker.metrics import Metrics
 from worker.outcomes import Outcome, failure
@@ -68,10 +69,9 @@ class Lane:
         self._chains = Chains(metrics.lane_queued.labels(self.name))
         self._breaker = Breaker(self.name, held=settings.paused, jitter=self._jitter, metrics=metrics)
         self._next_start = 0.0
-        self._last_error = ""
+        self._says = LaneLog(self.name)
         self._end = ("", "")
         """Why nothing is tried any more: the reason of the dead letters, and what they say."""
-        self._warned_of_age = False
         self._workers = 0
         self._tasks: asyncio.TaskGroup | None = None
         self._under_way: set[asyncio.Timeout] = set()
@@ -342,7 +342,7 @@ class Lane:
                 return
             case _:
                 self._breaker.answered()
-        self._say(error)
+        self._says.ended(error)
 
     def _conclude(self, chain: Chain, job: Job, error: WorkerError | None, *, acted: bool) -> Outcome:
         """What the end of an attempt means for the delivery and for those behind it."""
@@ -444,33 +444,10 @@ class Lane:
             now = asyncio.get_running_loop().time()
             oldest = max((now - chain.jobs[0].since for chain in self._chains if chain.jobs), default=0.0)
             self._oldest_seconds.set(oldest)
-            self._warn_of_age(oldest)
+            self._says.age(oldest, flow=self._breaker.flow, give_up_after_seconds=self._give_up_after_seconds)
 
     def _give_up_untried(self) -> None:
         now = asyncio.get_running_loop().time()
         for job in self._chains.take_first(lambda each: self._overdue(each, now)):
             waited = f"{job.attempts} attempts in {now - job.since:.0f} s"
-            self._give_up(job, f"{waited}; the sink's last error: {self._last_error}")
-
-    def _warn_of_age(self, oldest_seconds: float) -> None:
-        old = oldest_seconds >= self._give_up_after_seconds / 2
-        if old and not self._warned_of_age:
-            _log.warning(
-                "deliveries wait for long",
-                sink=self.name,
-                lane=self._breaker.flow.value,
-                oldest_seconds=round(oldest_seconds),
-                given_up_after_seconds=None if self._breaker.flow is Flow.HELD else self._give_up_after_seconds,
-                error=self._last_error,
-            )
-        self._warned_of_age = old
-
-    def _say(self, error: WorkerError | None) -> None:
-        """Logs when the error changes, not each time it comes."""
-        text = str(error) if error else ""
-        if text != self._last_error:
-            if error:
-                _log.warning("delivery failed", sink=self.name, outcome=type(error).__name__, error=text)
-            elif self._last_error:
-                _log.info("deliveries succeed again", sink=self.name)
-            self._last_error = text
+            self._give_up(job, f"{waited}; the sink's last error: {self._says.last_error}")

@@ -101,6 +101,14 @@ async def test_the_signal_reloads_at_once_and_never_ends_the_process(tmp_path: P
         already = await reloads(stage, "applied")
         worker.process.send_signal(signal.SIGHUP)
         await until_reloaded(stage, "applied", int(already) + 1)
+        # The first sink that logs in with the identity of the process: it has none until now.
+        archive = {"name": "archive", "kind": "blob", "account_url": "https://nobody.blob.core.windows.net"}
+        more = yaml.safe_load(rules("out"))
+        more["sinks"].append({**archive, "container": "events", "mode": "events"})
+        stage.exchange_rules("one", yaml.safe_dump(more))
+        # In force, and what `worker check` would say of it.
+        await eventually(lambda: '"sinks_added":["archive"]' in worker.log.read_text().replace(" ", ""), 20)
+        await eventually(lambda: "no route names" in worker.log.read_text(), 20)
         worker.terminate()
         worker.process.send_signal(signal.SIGHUP)
         assert await worker.ended() == 0
