@@ -70,6 +70,8 @@ BAD = {
     "unknown sink": rules(sink("out")).replace("- out", "- nowhere"),
     "no YAML": "sinks: [",
     "empty": "",
+    "nested without end": "sinks: " + "[" * 5000,
+    "no text": "\x00\x01",
     "half written": rules(sink("out"))[:-20],
 }
 
