@@ -187,11 +187,13 @@ class Lane:
             await self._breaker.pause(wait_seconds)
 
     async def _keep_pace(self) -> None:
-        if self._pace_seconds:
-            now = asyncio.get_running_loop().time()
+        while self._pace_seconds:
+            now, way = asyncio.get_running_loop().time(), self._way
             start = max(now, self._next_start)
             self._next_start = start + self._pace_seconds
             await self._breaker.pause(start - now)
+            if way is self._way or self._over:  # else it has another pace by now
+                return
 
     # --- one attempt
 

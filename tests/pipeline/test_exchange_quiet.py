@@ -31,7 +31,6 @@ def test_what_is_held_for_a_removed_sink_is_told_at_once_while_its_lane_drains()
         async with stage.open():
             claim = await begin(stage, "first", *run_of(5))
             await exchanged(stage, {"stays": {}})
-            await asyncio.sleep(2)
             assert all_told(stage) == [f"s{number}-1" for number in range(5)]
             await asyncio.sleep(DRAIN)
             assert out.closed == 1
