@@ -111,7 +111,8 @@ def _checkpoint_passes_nothing_unsettled(facts: Facts) -> Iterable[Violation]:
 def _ends_with_the_newest_value(facts: Facts) -> Iterable[Violation]:
     """Who is sent only what has changed has the value of the newest event at the end.
 
-    Provable where nothing came late or became a dead letter: what the sink has then is not what was sent it last.
+    Provable where nothing came late or became a dead letter: what the sink has then is not what was sent it last. Nor
+    while some process knew no such sink.
     """
     for sink in facts.history.changed:
         last: dict[tuple[str, str], Attempt] = {}
@@ -121,7 +122,10 @@ def _ends_with_the_newest_value(facts: Facts) -> Iterable[Violation]:
                 last[place] = max(last.get(place, attempt), attempt, key=lambda each: each.landed_at or 0)
         for (partition, subject, _), rivals in facts.rivals.items():
             elements = [each for _, each in rivals if sink in each.sinks]
-            doubtful = any(facts.may_ever_be_late(each) or (each.uid, sink) in facts.lettered for each in elements)
+            doubtful = any(
+                facts.may_ever_be_late(each) or facts.may_be_missing(each, sink) or (each.uid, sink) in facts.lettered
+                for each in elements
+            )
             if not elements or doubtful:
                 continue
             newest = max(elements, key=lambda each: each.order)

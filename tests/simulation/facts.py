@@ -157,15 +157,15 @@ class Facts:
         return any(self.may_be_late(place, element) for place in self.places[element.uid])
 
     def may_be_left_out(self, element: Element, sink: str) -> bool:
-        """Whether a policy of the route may have settled it (late, superseded, unchanged), or rules without the sink."""
+        """Whether a policy of the route (late, superseded, unchanged) or rules without the sink may have settled it."""
         return (
             self.may_be_dropped(element, sink)
-            or self._may_be_missing(element, sink)
+            or self.may_be_missing(element, sink)
             or (sink in self.history.latest and self._may_be_superseded(element, sink))
             or self._may_be_unchanged(element, sink)
         )
 
-    def _may_be_missing(self, element: Element, sink: str) -> bool:
+    def may_be_missing(self, element: Element, sink: str) -> bool:
         """Whether its turn may have come while some process knew no such sink."""
         return any(self.messages[place[:2]].time < self._missing_until[sink] for place in self.places[element.uid])
 
@@ -177,7 +177,7 @@ class Facts:
             and (
                 (other.uid, sink) in self.done
                 or self._may_be_unchanged(other, sink)
-                or self._may_be_missing(other, sink)
+                or self.may_be_missing(other, sink)
             )
             for other in self._of_subject(element, sink)
         )
