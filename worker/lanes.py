@@ -6,6 +6,7 @@ are never two lanes of one name. Sinks are built elsewhere (`app`); here they ar
 """
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
@@ -81,6 +82,7 @@ class Lanes:
                 give_up_after_seconds=give_up_after_seconds,
                 metrics=self._metrics,
                 ledger=way.ledger,
+                seed=random.getrandbits(32),  # spreads retries; a simulation seeds it
             )
             self._start(lane)
         elif way is not None:
