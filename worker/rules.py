@@ -40,7 +40,8 @@ class Rules:
     """The rules in force, and the lanes of earlier ones that still have something to do."""
 
     def __init__(self, current: RuleSet) -> None:
-        self._current = current
+        self.current = current
+        """All of them, as they are now."""
         self._followers: list[Callable[[], None]] = []
         self.leaving: dict[str, Lane] = {}
         """Of sinks that are not configured any more: nothing is routed there, and what waits there goes on."""
@@ -48,27 +49,27 @@ class Rules:
     @property
     def routes(self) -> Routes:
         """Which sinks an event is for."""
-        return self._current.routes
+        return self.current.routes
 
     @property
     def lanes(self) -> Mapping[str, Lane]:
         """The lane of every sink that is configured."""
-        return self._current.lanes
+        return self.current.lanes
 
     @property
     def quiet(self) -> Mapping[str, QuietSettings]:
         """When the sinks are told that are not told of each event as it comes."""
-        return self._current.quiet
+        return self.current.quiet
 
     @property
     def expect(self) -> Sequence[ExpectRule]:
         """What must follow on what."""
-        return self._current.expect
+        return self.current.expect
 
     @property
     def digest(self) -> str:
         """Of the configuration in force."""
-        return self._current.digest
+        return self.current.digest
 
     @property
     def every_lane(self) -> Iterator[Lane]:
@@ -82,7 +83,7 @@ class Rules:
 
     def exchange(self, new: RuleSet) -> None:
         """From now on these hold; whoever follows is told at once."""
-        self._current = new
+        self.current = new
         for follow in list(self._followers):
             follow()
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -98,7 +99,7 @@ class Stage:
         }
         each = [RouteSpec(f"to-{name}", (name,), None, None, late) for name in self.sinks]
         told = {name: QuietSettings.model_validate(section) for name, section in (quiet or {}).items()}
-        self.rules = Rules(RuleSet(Routes(routes or each), self.lanes, told, configuration))
+        self.rules = Rules(RuleSet(Routes(routes or each), self.lanes, told, digest=configuration))
         self.limits = LimitSettings(**(limits or {}))
         self.fleet = Lanes(self.rules, drain_seconds=self.limits.drain_seconds, metrics=self.metrics)
         self.parts = Parts(
@@ -118,6 +119,10 @@ class Stage:
             offload=in_turn,
         )
         self.running: list[asyncio.Task[None]] = []
+
+    def now(self, **rules: Any) -> None:
+        """These rules hold from now on, and the others as before."""
+        self.rules.exchange(replace(self.rules.current, **rules))
 
     def _lane(self, settings: SinkSettings, sink: FakeSink) -> Lane:
         give_up_after_seconds = settings.retry.give_up_after_seconds or 3600

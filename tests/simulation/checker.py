@@ -379,7 +379,8 @@ def _nothing_saved_acts_again(facts: Facts) -> Iterable[Violation]:
 def _missed_is_told(facts: Facts) -> Iterable[Violation]:
     """A first event whose second did not happen in time is told to every sink that wants to know.
 
-    But for one that may have been late, which is not watched, and for those of the message that ends processes.
+    But for one that may have been late, which is not watched, and for those of the message that ends processes; and in
+    runs in which some process knew no such sink for a while, when it may have been missed.
     """
     for first, second in _expecting(facts):
         places = facts.places[first.element.uid]
@@ -387,7 +388,7 @@ def _missed_is_told(facts: Facts) -> Iterable[Violation]:
         if late or first.element.uid in facts.poisoned or (second and second.element.happened <= first.due):
             continue
         for sink in MISSED:
-            if (f"missed {first.element.uid}", sink) not in facts.done:
+            if (f"missed {first.element.uid}", sink) not in facts.done and not facts.was_missing(sink):
                 yield Violation("8 expectations", first.time, f"{first.element.uid} is missed: {sink!r} is not told")
 
 

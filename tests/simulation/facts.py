@@ -165,6 +165,10 @@ class Facts:
             or self._may_be_unchanged(element, sink)
         )
 
+    def was_missing(self, sink: str) -> bool:
+        """Whether some process knew no such sink for a while."""
+        return self._missing_until[sink] > 0
+
     def may_be_missing(self, element: Element, sink: str) -> bool:
         """Whether its turn may have come while some process knew no such sink."""
         return any(self.messages[place[:2]].time < self._missing_until[sink] for place in self.places[element.uid])

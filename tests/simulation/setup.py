@@ -123,7 +123,8 @@ def config(chosen: Variant) -> Config:
 def without(complete: Config, sink: str) -> Config:
     """The same without a sink, whose events nobody wants then; with none: the same."""
     sinks = tuple(each for each in complete.sinks if each.name != sink)
-    specs = tuple(each for each in complete.routing.specs if sink not in each.sinks)
+    left = (replace(each, sinks=tuple(name for name in each.sinks if name != sink)) for each in complete.routing.specs)
+    specs = tuple(each for each in left if each.sinks)
     routing = replace(complete.routing, sinks=sinks, specs=specs, routes=Routes(specs))
     return replace(complete, routing=routing, digest=f"simulated without {sink}")
 
