@@ -21,6 +21,7 @@ class FakeSink:
         self.attempts: list[Delivery] = []
         self.under_way = 0
         self.most_under_way = 0
+        self.closed = 0
         self.open_gate = asyncio.Event()
         self.open_gate.set()
         self._fails = list(fails)
@@ -50,7 +51,8 @@ class FakeSink:
             self.under_way -= 1
 
     async def aclose(self) -> None:
-        pass
+        assert not self.under_way, "closed in the middle of an attempt"
+        self.closed += 1
 
 
 class FakeHub:

@@ -22,7 +22,8 @@ across      the same where other partitions have a part, in a table that they sh
 quiet       when a sink is told: at once, with others, or not now; groups: who is told together; digests: what of;
             outbox: sends digests; shelf: keeps what waits
 deliver     one lane per sink: attempts, retries, giving up; chains: whose turn it is; breaker: whether any may flow;
-            outcomes: how attempts end
+            outcomes: how attempts end;
+            lane_log: what it says
 ledger      intent, act, outcome: for sinks that must not act twice and cannot tell
 sinks       the destinations: a module for each kind, named like it, and its parts beside it (datafactory_runs,
             blob_link, deployment_…). table: the built-in kinds; installed: and those that other distributions bring;
@@ -41,6 +42,8 @@ ownership   the fence: one generation after the other, asked for and handed over
 keep        writes state and checkpoint, soon and not too often; recall: and the memory, in parts
 state       the partition state object, to and from bytes; memory: what grows with the subjects
 stores      where ownership, checkpoints, state, memory, ledger and dead letters survive
+rules       what routes.yaml says, in force: exchanged while events are on their way. reload: notices changes, reads,
+            has built; changes: what differs; lanes: runs and exchanges the lanes; way: of a lane, to its sink
 process     one process's tasks: who claims, delivers, keeps watch; and how it stops
 app         builds all of it, and closes it again
 cli         arguments in, exit code out

@@ -42,7 +42,7 @@ class Across:
 
     def _sort_rules(self) -> None:
         """As they are now: few events concern any of them, and most configurations have none."""
-        rules = self._parts.expect
+        rules = self._parts.rules.expect
         if rules is not self._rules:
             self._rules = rules
             self._silences = [rule for rule in rules if rule.is_silence]

@@ -86,7 +86,7 @@ class Alarms(PartitionOwner):
 
     def _submit(self, missed: Missed) -> None:
         event, message = self._event(missed)
-        targets = self._parts.routes.match(event)
+        targets = self._parts.rules.routes.match(event)
         if not targets:
             _log.warning("no route takes a missed expectation", partition=self.partition, rule=missed.rule)
         wanted = [target for target in targets if target.sink not in missed.served]
@@ -108,7 +108,7 @@ class Alarms(PartitionOwner):
         # An earlier life may have tried it and died before it could say so.
         job = Job(delivery, self, attempts=attempts, asked=asked, began_at=began_at, again=True, made_here=True)
         self._jobs[job] = missed
-        self._parts.lanes[target.sink].submit(job)
+        self._parts.rules.lanes[target.sink].submit(job)
 
     def _event(self, missed: Missed) -> tuple[Event, Message]:
         scope = self._parts.scope

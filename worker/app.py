@@ -8,6 +8,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import count
 from uuid import uuid4
 
 import structlog
@@ -22,18 +23,21 @@ from worker.health import Health
 from worker.http import Endpoints
 from worker.hub import Hub
 from worker.identity import Tokens
+from worker.lanes import close_sink
 from worker.lease import Leases
 from worker.ledger import Ledger
 from worker.metrics import Metrics
 from worker.process import Opened, Process
+from worker.reload import Reloads
 from worker.retry import until_available
 from worker.settings import Secret, SinkSettings
-from worker.sinks import Sink, TokenSource
+from worker.sinks import Sink
 from worker.sinks.installed import find_kind
 from worker.sinks.log import LogSettings, LogSink
 from worker.stores import HubScope, Store
 from worker.stores.blob import BlobStore
 from worker.stores.sqlite import SqliteStore
+from worker.way import Way
 
 _log = structlog.get_logger()
 
@@ -47,7 +51,10 @@ _LOOP_LIMIT_SECONDS = 30.0
 
 
 def run(config: Config) -> int:
-    """Runs until SIGTERM or SIGINT, drains, and returns the exit code; a second signal ends the process at once."""
+    """Runs until SIGTERM or SIGINT, drains, and returns the exit code; a second signal ends the process at once.
+
+    SIGHUP reads the rules again.
+    """
     logs.configure()
     gc.freeze()
     gc.set_threshold(*_COLLECTOR)
@@ -56,13 +63,14 @@ def run(config: Config) -> int:
 
 
 async def _until_signal(config: Config) -> int:
-    stop = asyncio.Event()
+    stop, reload_asked = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _signalled, stop)
+    loop.add_signal_handler(signal.SIGHUP, reload_asked.set)
     code = 0
     try:
-        await Worker(config).run(stop)
+        await Worker(config).run(stop, reload_asked)
     except* WorkerError as group:
         code = _say(group)
     _log.info("stopped", exit_code=code)
@@ -103,8 +111,11 @@ class Worker:
         self._metrics = Metrics()
         self._health = Health(limit_seconds=_LOOP_LIMIT_SECONDS)
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Works until `stop` is set. What was opened is closed in reverse, whatever happens."""
+    async def run(self, stop: asyncio.Event, reload_asked: asyncio.Event) -> None:
+        """Works until `stop` is set. What was opened is closed in reverse, whatever happens.
+
+        When `reload_asked` is set the rules are read again, as they are when they change.
+        """
         settings = self._config.worker
         async with AsyncExitStack() as opened:
             self._health.set_ready("starting", ok=False, detail="not reading yet")
@@ -114,9 +125,7 @@ class Worker:
             port = await endpoints.start()
             opened.push_async_callback(endpoints.aclose)
             _log.info("started", worker=self._name, metrics=f"http://{settings.http.host}:{port}/metrics")
-            for_sinks = any(each.needs_identity and not each.dry_run for each in self._config.sinks)
-            credential = await _open_credential(self._config, opened, for_sinks=for_sinks)
-            tokens = Tokens(credential) if credential else None
+            credential = await _open_credential(self._config, opened)
             hub = Hub(settings.source, credential)
             store = _build_store(self._config, hub.scope, credential)
             opened.push_async_callback(store.aclose)
@@ -128,22 +137,91 @@ class Worker:
             opened.push_async_callback(leases.release)
             if not await until_available(leases.open, stop):
                 return
-            lanes = {each.name: await self._open_lane(each, store, tokens, opened) for each in self._config.sinks}
-            parts = Opened(self._name, hub, store, leases, lanes, self._metrics, self._health)
+            sinks = _Sinks(self._name, store, self._metrics, credential)
+            opened.push_async_callback(sinks.aclose)
+            reloads = Reloads(
+                self._config,
+                sinks,
+                asked=reload_asked,
+                metrics=self._metrics,
+                health=self._health,
+            )
+            await reloads.begin()
+            lanes = {each.name: self._lane(await sinks.build(each)) for each in self._config.sinks}
+            parts = Opened(
+                self._name,
+                hub,
+                store,
+                leases,
+                lanes,
+                self._metrics,
+                self._health,
+                close_sink=sinks.close,
+                reloads=reloads.run,
+            )
             await Process(self._config, parts).run(stop)
 
-    async def _open_lane(
-        self, settings: SinkSettings, store: Store, tokens: TokenSource | None, opened: AsyncExitStack
-    ) -> Lane:
-        log_instead = LogSettings(name=settings.name, dry_run=True)
-        sink = find_kind(settings.kind).build(settings, tokens) if not settings.dry_run else LogSink(log_instead)
-        opened.push_async_callback(sink.aclose)
-        await sink.open()
+    def _lane(self, way: Way) -> Lane:
+        give_up_after_seconds = self._config.give_up_after_seconds(way.settings)
+        return Lane(
+            way.settings,
+            way.sink,
+            give_up_after_seconds=give_up_after_seconds,
+            metrics=self._metrics,
+            ledger=way.ledger,
+        )
+
+
+class _Sinks:
+    """The sinks of a process: built and opened one by one, also while it runs, and closed when they are not needed."""
+
+    def __init__(self, name: str, store: Store, metrics: Metrics, credential: DefaultAzureCredential | None) -> None:
+        self._name = name
+        self._store = store
+        self._metrics = metrics
+        self._tokens = Tokens(credential) if credential else None
+        self._credential: DefaultAzureCredential | None = None
+        self._numbers = count(1)
+        self._open: list[Sink] = []
+
+    async def build(self, settings: SinkSettings) -> Way:
+        """Builds a sink and opens it. Raises what its kind does."""
+        if settings.dry_run:
+            sink: Sink = LogSink(LogSettings(name=settings.name, dry_run=True))
+        else:
+            tokens = self._identity() if settings.needs_identity else self._tokens
+            sink = find_kind(settings.kind).build(settings, tokens)
+        self._open.append(sink)
+        try:
+            await sink.open()
+        except BaseException:
+            await self.close(sink)
+            raise
         ledger = None
         if settings.uses_ledger and not settings.dry_run:
-            ledger = Ledger(store, settings, sink, by=self._name, metrics=self._metrics)
-        give_up_after_seconds = self._config.give_up_after_seconds(settings)
-        return Lane(settings, sink, give_up_after_seconds=give_up_after_seconds, metrics=self._metrics, ledger=ledger)
+            # Another name each time: two ledgers of one process must not take each other's intents for their own.
+            by = f"{self._name}/{next(self._numbers)}"
+            ledger = Ledger(self._store, settings, sink, by=by, metrics=self._metrics)
+        return Way(settings, sink, ledger)
+
+    def _identity(self) -> Tokens:
+        """The identity of the process, which the first sink that logs in with it may need first."""
+        if self._tokens is None:
+            self._credential = DefaultAzureCredential()
+            self._tokens = Tokens(self._credential)
+        return self._tokens
+
+    async def close(self, sink: Sink) -> None:
+        """Closes one that nobody uses any more."""
+        self._open.remove(sink)
+        await close_sink(sink)
+
+    async def aclose(self) -> None:
+        """Closes all that are open."""
+        while self._open:
+            await close_sink(self._open.pop())
+        if self._credential is not None:
+            await self._credential.close()
 
 
 @asynccontextmanager
@@ -169,13 +247,11 @@ async def built_sink(settings: SinkSettings) -> AsyncIterator[Sink]:
         yield find_kind(settings.kind).build(settings, tokens)
 
 
-async def _open_credential(
-    config: Config, opened: AsyncExitStack, *, for_sinks: bool = False
-) -> DefaultAzureCredential | None:
-    """The identity of the process, where hub, store or sinks need one."""
+async def _open_credential(config: Config, opened: AsyncExitStack) -> DefaultAzureCredential | None:
+    """The identity of the process, where hub or store need one."""
     settings = config.worker
     by_identity = isinstance(settings.store, BlobStoreSettings) and settings.store.account_url is not None
-    if not by_identity and settings.source.namespace is None and not for_sinks:
+    if not by_identity and settings.source.namespace is None:
         return None
     credential = DefaultAzureCredential()
     opened.push_async_callback(credential.close)

@@ -5,7 +5,8 @@ probe at a time, with a growing pause, is all it gets. The destination refuses t
 subjects in a row: then somebody has to change something, and a probe a minute is enough. One subject alone never stops
 the others: that may be the event's fault. (A *suspect* is a subject, or one attempt of a digest: `Job.suspect`.)
 
-One answer ends the flow: the destination says that it is gone for good. Nothing is tried any more by this process.
+One answer ends the flow: the destination says that it is gone for good. Then nothing is tried any more, until the sink
+is configured anew. A sink that was taken out of the configuration ends it too.
 """
 
 import asyncio
@@ -42,6 +43,12 @@ class Flow(StrEnum):
     """Paused by configuration: nothing."""
     GONE = "gone"
     """The destination is gone for good: nothing is tried, and nothing waits."""
+    REMOVED = "removed"
+    """The sink is not configured any more, and its time to drain is over: the same."""
+
+
+OVER = (Flow.GONE, Flow.REMOVED)
+"""Nothing flows any more, and nothing is waited for."""
 
 
 class Breaker:
@@ -60,12 +67,13 @@ class Breaker:
         self._probe_due = False
         self._probe_timer: asyncio.TimerHandle | None = None
         self._woken = asyncio.Event()
-        self._gone = asyncio.Event()
+        self._no_pause = asyncio.Event()
+        """Set when whoever pauses is to look again."""
         self._show()
 
     async def enter(self) -> bool:
         """Waits until an attempt may begin, or none ever will; True when it is the probe, whose end must be told."""
-        while self.flow not in (Flow.FREE, Flow.GONE):
+        while self.flow is not Flow.FREE and self.flow not in OVER:
             if self._probe_due:
                 self._probe_due = False
                 return True
@@ -74,10 +82,25 @@ class Breaker:
         return False
 
     async def pause(self, seconds: float) -> None:
-        """Sleeps, but no longer than until the destination is gone."""
+        """Sleeps, but no longer than until the destination is gone or the sink is configured anew."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._gone.wait()
+                await self._no_pause.wait()
+
+    def begin_anew(self, *, held: bool) -> None:
+        """The sink is configured anew: what its destination said before counts no more."""
+        self._failures, self._pause_seconds = 0, 0.0
+        for suspects in (self._failing, self._told_to_wait, self._refused):
+            suspects.clear()
+        self.flow = Flow.HELD if held else Flow.FREE
+        self._forget_probe()
+        self._wake()
+        self._no_pause = asyncio.Event()
+        self._show()
+
+    def remove(self) -> None:
+        """The sink's time is over."""
+        self._end(Flow.REMOVED)
 
     def answered(self) -> None:
         """The destination accepted something, or gave a definite answer about an event: it works."""
@@ -123,14 +146,19 @@ class Breaker:
 
     def gone(self, error: Exception) -> None:
         """The destination says that it is gone for good."""
-        if self.flow is Flow.GONE:
-            return
-        _log.error("lane ended: the destination is gone", sink=self._sink, error=str(error))
-        self.flow = Flow.GONE
+        if self.flow not in OVER:
+            _log.error("lane ended: the destination is gone", sink=self._sink, error=str(error))
+            self._end(Flow.GONE)
+
+    def _end(self, flow: Flow) -> None:
+        self.flow = flow
         self._forget_probe()
-        self._gone.set()
-        self._woken.set()
+        self._wake()
         self._show()
+
+    def _wake(self) -> None:
+        self._no_pause.set()
+        self._woken.set()
 
     def probe_was_nothing(self, *, at_once: bool) -> None:
         """The probe ended without a word about the destination: the next one may try, at once or after the pause."""
@@ -146,7 +174,7 @@ class Breaker:
         return self._pause_seconds * self._jitter.uniform(0.5, 1.0)
 
     def _stop_flow(self, flow: Flow, pause_seconds: float, wait_seconds: float, why: str = "") -> None:
-        if self.flow is Flow.GONE:  # told meanwhile to another attempt
+        if self.flow in OVER:  # told meanwhile to another attempt
             return
         if self.flow is Flow.FREE:
             if flow is Flow.REFUSED:

@@ -170,11 +170,19 @@ class Chains:
     def __init__(self, queued: Gauge) -> None:
         self._queued = queued
         self._of: dict[int, dict[Subject, Chain]] = {}
+        self._emptied = asyncio.Event()
+        """Set when the last one of an owner has gone."""
         self._ready = _Turns()  # bounded by limits.in_flight of the partitions
 
     def __iter__(self) -> Iterator[Chain]:
         for chains in self._of.values():
             yield from chains.values()
+
+    async def until_empty(self) -> None:
+        """Returns in a moment in which nothing is in here."""
+        while self._of:
+            self._emptied.clear()
+            await self._emptied.wait()
 
     def is_first(self, job: Job) -> bool:
         """Whether nothing of its subject is in here."""
@@ -271,3 +279,4 @@ class Chains:
         del chains[chain.subject]
         if not chains:
             del self._of[id(chain.owner)]
+            self._emptied.set()

@@ -26,10 +26,11 @@ from worker.parts import Parts
 from worker.pipeline import Pipeline
 from worker.recall import Recall
 from worker.replay import Replays
-from worker.reset import other_life, stopped
+from worker.reset import is_doubt, other_life, stopped
 from worker.retry import patiently
 from worker.shelf import DIGESTS, EXPECTATIONS, Shelf
 from worker.sightings import Sightings
+from worker.state import PartitionState
 from worker.stores import StateVersion
 
 _log = structlog.get_logger()
@@ -130,21 +131,32 @@ class Claim:
             await self.tenure.look(version)
         except Fenced as fence:
             self._fenced(fence)
-        if self.tenure.requested or (self._pipeline.stopped and self.tenure.state.stopped is None):
+        if self.tenure.requested or (self._pipeline.stopped and self._may_read_again(self.tenure.state)):
             self.close()  # asked to hand over, or to read again: then the next claim does
+
+    def _may_read_again(self, state: PartitionState) -> bool:
+        """Whether an operator has said so, or other rules hold; those of routes.yaml know nothing of positions."""
+        if state.stopped is None:
+            return True
+        return state.stopped_under != self._parts.rules.digest and not is_doubt(state.stopped)
 
     async def run(self) -> None:
         """Takes the partition, works until it is closed or fenced, and leaves it."""
         try:
-            self.tenure = await self._take()
-            if self.tenure is not None:
-                await self._work(self.tenure)
+            with self._parts.rules.followed_by(self._follow):
+                self.tenure = await self._take()
+                if self.tenure is not None:
+                    await self._work(self.tenure)
         finally:
             self.close()
             for owner in self._owners:
                 owner.stop_starting()
             self._parts.health.forget(f"partition {self.partition}")
             self.done.set()
+
+    def _follow(self) -> None:
+        self._pipeline.follow()
+        self._outbox.joined()
 
     async def _take(self) -> Tenure | None:
         """The tenure, unless the claim is closed before, or the partition has to be begun anew."""
@@ -156,7 +168,7 @@ class Claim:
                 if await self._patiently(lambda: positions.surely_known(self.partition)):
                     self.may_read.set()  # now, so that the link is there when the partition is taken
                 tenure = await self._patiently(self._ask)
-                if await self._patiently(lambda: positions.hold(tenure, configuration=self._parts.configuration)):
+                if await self._patiently(lambda: positions.hold(tenure, configuration=self._parts.rules.digest)):
                     return tenure
         except TimeoutError:
             _log.info("closed before it was taken", partition=self.partition)

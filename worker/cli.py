@@ -68,7 +68,13 @@ def _worker(
 
 @app.command()
 def run(*, config: ConfigOption = DEFAULT_CONFIG) -> None:
-    """Run until SIGTERM or Ctrl-C; then drain and stop. Exits 0 when stopped as asked, 3 when the watchdog ended it."""
+    """Run until SIGTERM or Ctrl-C; then drain and stop. Exits 0 when stopped as asked, 3 when the watchdog ended it.
+
+    Reads the rules again when they change, and on SIGHUP.
+    """
+    import signal
+
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the worker listens: see __main__
     from worker import app as worker_app
     from worker.loading import load
 

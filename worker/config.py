@@ -235,7 +235,7 @@ class WorkerSettings(Settings):
     http: HttpSettings = HttpSettings()
     # Text, because a default is validated as if it stood in the file.
     routes_file: FilePath = Field(default="routes.yaml", validate_default=True)
-    """What happens to events."""
+    """What happens to events. It is read again when it changes."""
 
 
 class RouteSettings(Settings):

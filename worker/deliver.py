@@ -4,6 +4,9 @@ A lane decides when an attempt starts and what its end means; what an attempt is
 is, the pipeline knows. Order is in `chains`, when a destination is left alone in `breaker`, acting once in `ledger`.
 Nothing is thrown away here: a delivery is accepted, given up with a reason, or dropped because its partition has gone
 to another owner, who reads it again.
+
+A sink that is configured anew keeps its lane, and so its order: what is under way ends as it began, what starts
+afterwards goes the new `way`. Which lanes there are says `lanes`.
 """
 
 import asyncio
@@ -11,7 +14,7 @@ import random
 
 import structlog
 
-from worker.breaker import Breaker, Flow
+from worker.breaker import OVER, Breaker, Flow
 from worker.chains import Chain, Chains, Job, Owner, Turn
 from worker.errors import (
     Gone,
@@ -25,11 +28,13 @@ from worker.errors import (
     Throttled,
     WorkerError,
 )
+from worker.lane_log import LaneLog
 from worker.ledger import Later, Ledger, Skipped
 from worker.metrics import Metrics
 from worker.outcomes import Outcome, failure
 from worker.settings import SinkSettings
-from worker.sinks import LimitedSink, Sink
+from worker.sinks import Sink
+from worker.way import Way
 
 _log = structlog.get_logger()
 
@@ -56,17 +61,7 @@ class Lane:
         seed: int | None = None,
     ) -> None:
         self.name = settings.name
-        self._sink = sink
-        self._ledger = ledger
-        quiet = settings.quiet
-        self._looks_back = ledger is not None and quiet is not None and quiet.tells_some_alone
-        """Where some go alone and others are told together, one life may do the one, and the next life the other."""
-        self._concurrency = settings.concurrency
-        self._pace_seconds = 1 / settings.rate if settings.rate else 0.0
-        self._limited = sink if isinstance(sink, LimitedSink) else None
-        self._give_up_after_seconds = give_up_after_seconds
-        self._max_attempts = settings.retry.max_attempts
-        self._sheds = settings.overflow == "dead_letter"
+        self._go(Way(settings, sink, ledger), give_up_after_seconds)
         self._jitter = random.Random(seed)  # noqa: S311 - spreads retries, guards nothing
         self._metrics = metrics
         self._seconds = metrics.delivery_seconds.labels(self.name)
@@ -74,10 +69,21 @@ class Lane:
         self._chains = Chains(metrics.lane_queued.labels(self.name))
         self._breaker = Breaker(self.name, held=settings.paused, jitter=self._jitter, metrics=metrics)
         self._next_start = 0.0
-        self._last_error = ""
-        self._end = ""
-        """What a destination said that is gone."""
-        self._warned_of_age = False
+        self._says = LaneLog(self.name)
+        self._end = ("", "")
+        """Why nothing is tried any more: the reason of the dead letters, and what they say."""
+        self._workers = 0
+        self._tasks: asyncio.TaskGroup | None = None
+        self._under_way: set[asyncio.Timeout] = set()
+
+    def _go(self, way: Way, give_up_after_seconds: float) -> None:
+        settings = way.settings
+        self._way = way
+        self._concurrency = settings.concurrency
+        self._pace_seconds = 1 / settings.rate if settings.rate else 0.0
+        self._give_up_after_seconds = give_up_after_seconds
+        self._max_attempts = settings.retry.max_attempts
+        self._sheds = settings.overflow == "dead_letter"
 
     def submit(self, job: Job) -> None:
         """Takes a delivery; it comes after the earlier ones of its subject."""
@@ -99,46 +105,95 @@ class Lane:
             for job in self._chains.take_waiting(owner):
                 job.owner.gave_up(job, "overflow", "the partition was full and this sink's overflow is dead_letter")
 
+    # --- configured anew, or not any more
+
+    @property
+    def way(self) -> Way:
+        """Which attempts take that start now."""
+        return self._way
+
+    async def until_empty(self) -> None:
+        """Returns in a moment in which nothing waits here or is being tried."""
+        await self._chains.until_empty()
+
+    def follow(self, way: Way, *, give_up_after_seconds: float) -> Way:
+        """The sink is configured anew: whatever starts from now on goes this way. Returns the one so far."""
+        before = self._way
+        self._go(way, give_up_after_seconds)
+        self._next_start = min(self._next_start, asyncio.get_running_loop().time() + self._pace_seconds)
+        self._breaker.begin_anew(held=way.settings.paused)
+        self._hire()
+        return before
+
+    def remove(self, why: str) -> None:
+        """The sink has had its time to drain: all that is left is given up, also what is being tried."""
+        self._end = ("sink_removed", why)
+        self._breaker.remove()
+        self._chains.hurry()
+        for attempt in self._under_way:
+            attempt.reschedule(asyncio.get_running_loop().time())
+
+    # --- work
+
     async def run(self) -> None:
         """Works until it is cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._watch(), name=f"lane {self.name}, watch")
-            for number in range(self._concurrency):
-                tasks.create_task(self._work(), name=f"lane {self.name}, worker {number}")
+        async with asyncio.TaskGroup() as self._tasks:
+            self._tasks.create_task(self._watch(), name=f"lane {self.name}, watch")
+            self._hire()
+
+    def _hire(self) -> None:
+        while self._tasks is not None and self._workers < self._concurrency:
+            self._workers += 1
+            self._tasks.create_task(self._work(), name=f"lane {self.name}, worker {self._workers}")
 
     async def _work(self) -> None:
-        while True:
+        while not self._too_many():
             chain = await self._chains.take()
             probe = await self._turn(chain)
+            if self._too_many() and not probe:  # the concurrency was lowered meanwhile
+                chain.turned_away = True
+                self._chains.later(chain, 0.0)
+                break
+            way = self._way
             outcome = await self._try(chain, probe=probe)
-            if probe and outcome in (None, Outcome.ABORTED, Outcome.POSTPONED, Outcome.KNOWN, Outcome.SKIPPED):
+            nothing = outcome in (None, Outcome.ABORTED, Outcome.POSTPONED, Outcome.KNOWN, Outcome.SKIPPED)
+            if probe and nothing and way is self._way:
                 at_once = outcome in (None, Outcome.KNOWN, Outcome.SKIPPED)  # each of these is one delivery less
                 self._breaker.probe_was_nothing(at_once=at_once)
+        self._workers -= 1
+
+    def _too_many(self) -> bool:
+        return self._workers > self._concurrency
 
     async def _turn(self, chain: Chain) -> bool:
         """Waits until an attempt may begin; True when it is a probe."""
         while True:
             probe = await self._breaker.enter()
-            if self._gone:
+            if self._over:
                 await asyncio.sleep(0)  # there may be thousands to give up, and others are to work between them
                 return False
             await self._keep_limit()
             if not chain.turned_away:  # it has waited for its pace, and used up nothing
                 await self._keep_pace()
-            if probe or self._breaker.flow in (Flow.FREE, Flow.GONE):  # not closed while we kept pace
-                return probe
+            if self._breaker.flow in (Flow.FREE, *OVER):  # not closed while we kept pace
+                return False
+            if probe:
+                return True
 
     async def _keep_limit(self) -> None:
         """Waits before an attempt rather than in it: it costs no intent, and those that wait keep their turns."""
-        if self._limited is not None and (wait_seconds := self._limited.wait_seconds()):
+        limited = self._way.limited
+        if limited is not None and (wait_seconds := limited.wait_seconds()):
             await self._breaker.pause(wait_seconds)
 
     async def _keep_pace(self) -> None:
-        if self._pace_seconds:
-            now = asyncio.get_running_loop().time()
+        while self._pace_seconds:
+            now, way = asyncio.get_running_loop().time(), self._way
             start = max(now, self._next_start)
             self._next_start = start + self._pace_seconds
             await self._breaker.pause(start - now)
+            if way is self._way or self._over:  # else it has another pace by now
+                return
 
     # --- one attempt
 
@@ -148,13 +203,13 @@ class Lane:
         job = chain.jobs[0]
         chain.trying = True  # nobody else takes it away while its owner thinks
         turn = await self._turn_of(job)
-        if turn is Turn.ALONE and not self._gone and not await job.owner.may_start(job):
+        if turn is Turn.ALONE and not self._over and not await job.owner.may_start(job):
             turn = Turn.WAIT
         chain.trying = False
         if job.owner.closed:
             self._chains.drop(chain)
             return None
-        if self._gone and turn is not Turn.ASIDE:
+        if self._over and turn is not Turn.ASIDE:
             self._end_of(chain, job)
             return None
         match turn:
@@ -167,37 +222,39 @@ class Lane:
         return None
 
     def _end_of(self, chain: Chain, job: Job) -> None:
-        """Its destination is gone. Where the partition may be another's by now, that one may have a way there still."""
+        """Nothing goes there any more. Where the partition may be another's by now, that one may have a way still."""
         if not job.owner.is_ours():
             self._chains.later(chain, _LEASE_AGAIN_SECONDS)
             return
-        self._give_up(job, f"not sent: {self._end}", reason="gone")
+        reason, why = self._end
+        said = f"{job.attempts} attempts, no more: {why}" if job.attempts else f"not sent: {why}"
+        self._give_up(job, said, reason=reason)
         self._chains.advance(chain, self._goes_aside)
 
     @property
-    def _gone(self) -> bool:
+    def _over(self) -> bool:
         """Whether nothing is to be sent any more, nor to wait."""
-        return self._breaker.flow is Flow.GONE
+        return self._breaker.flow in OVER
 
     def _goes_aside(self, job: Job) -> bool:
         return not self._must_look_back(job) and job.owner.turn(job) is Turn.ASIDE
 
     def _must_look_back(self, job: Job) -> bool:
         """Whether it may have been delivered alone in an earlier life, and must not be told a second time."""
-        return job.again and self._looks_back
+        return job.again and self._way.looks_back
 
     async def _turn_of(self, job: Job) -> Turn:
         if self._must_look_back(job):
-            assert self._ledger is not None, "`_looks_back` says so"
+            assert self._way.ledger is not None, "`looks_back` says so"
             try:
-                job.alone = await self._ledger.knows(job.delivery)  # then it goes on as it began
+                job.alone = await self._way.ledger.knows(job.delivery)  # then it goes on as it began
             except StoreUnavailable:
                 return Turn.WAIT
             job.again = False
         return job.owner.turn(job)
 
     async def _attempt(self, chain: Chain, job: Job, *, probe: bool) -> Outcome:
-        loop = asyncio.get_running_loop()
+        loop, way = asyncio.get_running_loop(), self._way
         started = loop.time()
         if job.began_at is None:
             # What waited for a destination that fails has used up that time; what waited for its turn has not.
@@ -207,9 +264,11 @@ class Lane:
         scope = asyncio.timeout(None)
         chain.trying, chain.turned_away = True, False
         job.owner.attempts.add(scope)
+        self._under_way.add(scope)
         try:
-            async with scope:
-                acted = await self._deliver(job)
+            with way.used():
+                async with scope:
+                    acted = await self._deliver(job, way)
         except (SinkUnavailable, OutcomeUnknown, Misconfigured, Rejected, Skipped, Later, StoreUnavailable) as problem:
             error = problem
         except TimeoutError:
@@ -219,30 +278,39 @@ class Lane:
         finally:
             chain.trying = False
             job.owner.attempts.discard(scope)
+            self._under_way.discard(scope)
             self._seconds.observe(loop.time() - started)
         if aborted:
-            self._chains.drop(chain)
+            self._abort(chain, job)
             outcome = Outcome.ABORTED
         else:
-            self._tell_breaker(job, error, acted=acted, probe=probe)
+            if way is self._way:  # else it says nothing about where attempts go by now
+                self._tell_breaker(job, error, acted=acted, probe=probe)
             outcome = self._conclude(chain, job, error, acted=acted)
         self._metrics.deliveries.labels(self.name, outcome).inc()
         job.owner.attempt_ended(job)
         return outcome
 
-    async def _deliver(self, job: Job) -> bool:
+    def _abort(self, chain: Chain, job: Job) -> None:
+        """By its owner, which is closed, or because the sink was removed; it may be there again by now."""
+        if self._over and not job.owner.closed:
+            self._end_of(chain, job)
+        else:
+            self._again(chain, self._backoff(job))
+
+    async def _deliver(self, job: Job, way: Way) -> bool:
         """Whether the destination was asked; returning means accepted."""
 
         async def act() -> None:
             if not job.owner.is_ours():  # the intent took its time, or the process was frozen meanwhile
                 raise Later("the partition is no longer surely ours")
-            if self._gone:
-                raise Later("the destination is gone")
+            if self._over:
+                raise Later("nothing goes to this destination any more")
             asked_before = job.asked
             job.attempts, job.asked = job.attempts + 1, True
             job.learn_served()  # by now the ledger has told
             try:
-                await self._sink.deliver(job.delivery)
+                await way.sink.deliver(job.delivery)
             except PartlyAccepted as error:
                 job.memo.served |= error.served
                 job.learn_served()
@@ -251,8 +319,8 @@ class Lane:
                 job.attempts, job.asked = job.attempts - 1, asked_before  # nobody was asked
                 raise
 
-        if self._ledger is not None:
-            return await self._ledger.once(job.delivery, job.memo, act, attempt=job.attempts + 1)
+        if way.ledger is not None:
+            return await way.ledger.once(job.delivery, job.memo, act, attempt=job.attempts + 1)
         await act()
         return True
 
@@ -270,13 +338,13 @@ class Lane:
             case Misconfigured():
                 self._breaker.refused(job.suspect, error, probe=probe)
             case Gone():
-                self._end = str(error)
+                self._end = ("gone", str(error))
                 self._breaker.gone(error)
                 self._chains.hurry()
                 return
             case _:
                 self._breaker.answered()
-        self._say(error)
+        self._says.ended(error)
 
     def _conclude(self, chain: Chain, job: Job, error: WorkerError | None, *, acted: bool) -> Outcome:
         """What the end of an attempt means for the delivery and for those behind it."""
@@ -349,7 +417,7 @@ class Lane:
         if chain.owner.closed:
             self._chains.drop(chain)
         else:
-            self._chains.later(chain, 0.0 if self._gone else delay_seconds)
+            self._chains.later(chain, 0.0 if self._over else delay_seconds)
 
     def _give_up(self, job: Job, detail: str, *, reason: str = "retries_exhausted") -> None:
         job.owner.gave_up(job, "unknown_outcome" if job.memo.unknown else reason, detail)
@@ -378,33 +446,10 @@ class Lane:
             now = asyncio.get_running_loop().time()
             oldest = max((now - chain.jobs[0].since for chain in self._chains if chain.jobs), default=0.0)
             self._oldest_seconds.set(oldest)
-            self._warn_of_age(oldest)
+            self._says.age(oldest, flow=self._breaker.flow, give_up_after_seconds=self._give_up_after_seconds)
 
     def _give_up_untried(self) -> None:
         now = asyncio.get_running_loop().time()
         for job in self._chains.take_first(lambda each: self._overdue(each, now)):
             waited = f"{job.attempts} attempts in {now - job.since:.0f} s"
-            self._give_up(job, f"{waited}; the sink's last error: {self._last_error}")
-
-    def _warn_of_age(self, oldest_seconds: float) -> None:
-        old = oldest_seconds >= self._give_up_after_seconds / 2
-        if old and not self._warned_of_age:
-            _log.warning(
-                "deliveries wait for long",
-                sink=self.name,
-                lane=self._breaker.flow.value,
-                oldest_seconds=round(oldest_seconds),
-                given_up_after_seconds=None if self._breaker.flow is Flow.HELD else self._give_up_after_seconds,
-                error=self._last_error,
-            )
-        self._warned_of_age = old
-
-    def _say(self, error: WorkerError | None) -> None:
-        """Logs when the error changes, not each time it comes."""
-        text = str(error) if error else ""
-        if text != self._last_error:
-            if error:
-                _log.warning("delivery failed", sink=self.name, outcome=type(error).__name__, error=text)
-            elif self._last_error:
-                _log.info("deliveries succeed again", sink=self.name)
-            self._last_error = text
+            self._give_up(job, f"{waited}; the sink's last error: {self._says.last_error}")

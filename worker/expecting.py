@@ -26,7 +26,7 @@ class Expecting:
 
     def keep_rules(self) -> bool:
         """Goes over to the rules as they are now: what is pending of one that is gone is dropped; returns whether."""
-        rules = self._parts.expect
+        rules = self._parts.rules.expect
         if rules is self._rules:
             return False
         self._rules = rules

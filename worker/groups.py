@@ -268,7 +268,20 @@ class SinkGroups:
             self._forget(min(idle, key=lambda each: each.told_at or 0.0))
         return bool(idle)
 
-    # --- from life to life
+    # --- from rules to rules, and from life to life
+
+    def follow(self, settings: QuietSettings, *, now: float, at_once: bool) -> None:
+        """Other settings hold. What is held is told when it was to be, or when it would be if it came now: the sooner.
+
+        `at_once`: what is held is due now.
+        """
+        if settings == self._quiet.settings and not at_once:
+            return
+        self._quiet = Quiet(settings)
+        for group in self._groups.values():
+            if group.members:
+                due = now if at_once else self._quiet.due(now=now, told_at=group.told_at, news=True)
+                group.due_at = min(group.due_at, due)
 
     @property
     def live(self) -> Iterator[Member]:
@@ -359,6 +372,14 @@ class Groups:
     def live(self) -> dict[int, Member]:
         """All that is held, by number."""
         return {member.number: member for groups in self._sinks.values() for member in groups.live}
+
+    def follow(self, quiet: Mapping[str, QuietSettings], *, now: float) -> None:
+        """Other settings hold from now on. What is held for a sink that is not among them any more is due now."""
+        for sink, groups in self._sinks.items():
+            groups.follow(quiet.get(sink, QuietSettings()), now=now, at_once=sink not in quiet)
+        for sink, settings in quiet.items():
+            if sink not in self._sinks:
+                self._sinks[sink] = SinkGroups(sink, Quiet(settings), self._numbers)
 
     def snapshot(self) -> dict[str, Any]:
         """What is not in the members' rows; empty where there is nothing to remember."""

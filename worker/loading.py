@@ -76,7 +76,7 @@ def load(
     reading.stop_if_wrong()
     assert worker is not None
     assert routing is not None
-    return Config(file, worker, routing, _digest(file, routing.file))
+    return Config(file, worker, routing, digest_of(file.read_bytes(), routing.file.read_bytes()))
 
 
 def load_routes(
@@ -316,8 +316,9 @@ def _nothing_to_check(_key: str, _value: str) -> None:
     """For a section that is wrong itself."""
 
 
-def _digest(*files: Path) -> str:
-    return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()[:16]
+def digest_of(worker: bytes, routes: bytes) -> str:
+    """`Config.digest` of the contents of both files."""
+    return hashlib.sha256(b"\0".join((worker, routes))).hexdigest()[:16]
 
 
 def _routes_file(document: Document) -> Path:

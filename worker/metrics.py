@@ -24,6 +24,7 @@ class Metrics:
         self._order()
         self._output()
         self._ownership()
+        self._configuration()
         build = self._gauge("build_info", "Always 1; the labels say what is running.", "version", "python")
         build.labels(version("event-grid-worker"), platform.python_version()).set(1)
 
@@ -211,6 +212,19 @@ class Metrics:
             "partition",
         )
 
+    def _configuration(self) -> None:
+        self.reloads = self._counter(
+            "config_reloads", "Times changed rules were read, by outcome: applied, refused.", "outcome"
+        )
+        self.reload_successful = self._gauge(
+            "config_last_reload_successful",
+            "1 while routes.yaml as it stands is in force; 0 when it was refused and the rules before it stay.",
+        )
+        self.reloaded_at = self._gauge(
+            "config_last_reload_timestamp_seconds", "Unix time since which the rules in force are."
+        )
+        self.config_info = self._gauge("config_info", "Always 1; the label says which rules are in force.", "digest")
+
     def forget_partition(self, partition: str) -> None:
         """The partition is another process's now: what this one last knew of it must not be taken for the truth."""
         gauges = (self.held, self.in_flight, self.lag_events, self.lag_seconds, self.checkpoint_age)
@@ -218,6 +232,11 @@ class Metrics:
         for gauge in (*gauges, *order, self.checkpoint_sequence, self.digest_held, self.expectations_pending):
             gauge.remove_by_labels({"partition": partition})
         self.generation.labels(partition).set(0)
+
+    def forget_sink(self, sink: str) -> None:
+        """The sink is not configured any more, and its lane has ended."""
+        for gauge in (self.lane_queued, self.lane_paused, self.lane_down, self.lane_gone, self.lane_oldest_seconds):
+            gauge.remove_by_labels({"sink": sink})
 
     def _counter(self, name: str, sentence: str, *labels: str) -> Counter:
         return Counter(f"worker_{name}", sentence, labels, registry=self.registry)

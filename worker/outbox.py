@@ -56,7 +56,7 @@ class Outbox(PartitionOwner):
         self._news = asyncio.Event()
 
     def joined(self) -> None:
-        """An event has joined a group."""
+        """An event has joined a group, or groups are due at other times."""
         self._news.set()
 
     async def run(self) -> None:
@@ -95,7 +95,7 @@ class Outbox(PartitionOwner):
         if self.closed:
             return
         delivery = self._delivery(digest)
-        lane = self._parts.lanes.get(digest.sink)
+        lane = self._parts.rules.lane_of(digest.sink)
         if lane is None:
             detail = f"there is no sink {digest.sink} in the configuration any more"
             self._give_up(digest, delivery, "no_sink", detail, attempts=0)

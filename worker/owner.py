@@ -30,7 +30,7 @@ class PartitionOwner(ABC):
     def stop_starting(self) -> None:
         """From now on no delivery starts; those that have not started are left to the next owner."""
         self.closed = True
-        for lane in self._parts.lanes.values():
+        for lane in self._parts.rules.every_lane:
             lane.withdraw(self)
 
     async def drain(self, seconds: float) -> bool:

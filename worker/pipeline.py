@@ -117,7 +117,7 @@ class Pipeline(Settling):
             "Reading goes on after `worker resume`, or with another configuration"
         )
         _log.error("partition stopped", partition=self.partition, reason=reason)
-        await self.save(stopped=reason, stopped_under=self._parts.configuration)
+        await self.save(stopped=reason, stopped_under=self._parts.rules.digest)
         self.stopped = reason  # only now: a stop that is not in the state was taken back by an operator
         await self._stand_still()
 
@@ -215,7 +215,7 @@ class Pipeline(Settling):
             self._parts.metrics.duplicates.labels(self.partition, "other_data").inc()
         late = self.judge.add(placed, now=self._clock.now)
         if late is not None:
-            self._dispatch(late, self._parts.routes.match(event))
+            self._dispatch(late, self._parts.rules.routes.match(event))
         self._make_room_for_held()
 
     def _make_room_for_held(self) -> None:
@@ -262,7 +262,7 @@ class Pipeline(Settling):
 
     def _dispatch_all(self, together: list[Released]) -> None:
         """Events that are released at one moment: some routes want only the newest of them."""
-        routes = self._parts.routes
+        routes = self._parts.rules.routes
         if not routes.some_want_latest:
             for released in together:
                 self._dispatch(released, routes.match(released.placed.event))
@@ -315,7 +315,7 @@ class Pipeline(Settling):
         job = self._unsettled.job(delivery, self, again=self._may_have_been_tried(released.placed))
         if target.changed is not None:
             job.value = value_digest(target.changed, released.placed.event)
-        self._parts.lanes[target.sink].submit(job)
+        self._parts.rules.lanes[target.sink].submit(job)
 
     # --- what has not happened
 
@@ -377,7 +377,7 @@ class Pipeline(Settling):
         watermark, read = self._progress.watermark, self._progress.read
         self._taken = _NONE if watermark is None else watermark.sequence_number
         self._taken_before = _NONE if read is None else read
-        if state.stopped_under == self._parts.configuration:
+        if state.stopped_under == self._parts.rules.digest:
             self.stopped = state.stopped
 
     # --- what is seen from outside

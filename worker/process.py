@@ -24,14 +24,17 @@ from worker.events import PartitionId
 from worker.expect import ExpectRule
 from worker.health import Health
 from worker.hub import Hub
+from worker.lanes import Lanes, close_sink
 from worker.lease import Leases
 from worker.metrics import Metrics
-from worker.noting import NOTING, Noting
+from worker.noting import Noting
 from worker.noting import settings as noting_settings
 from worker.parts import Parts
 from worker.replay import watch
 from worker.reset import Positions
 from worker.retry import until_available
+from worker.rules import Rules, RuleSet
+from worker.sinks import Sink
 from worker.source import Source
 from worker.spread import Spread
 from worker.stores import Store
@@ -64,6 +67,10 @@ class Opened:
     """Runs a long computation where it does not hold up the event loop."""
     clock: Callable[[], float] = time.time
     """The wall clock."""
+    close_sink: Callable[[Sink], Awaitable[None]] = close_sink
+    """Closes a sink that is not needed any more."""
+    reloads: Callable[[Lanes], Awaitable[None]] | None = None
+    """Works as long as the process: exchanges the rules when they change."""
 
 
 class Process:
@@ -77,7 +84,12 @@ class Process:
         self._board = Board(
             opened.store, self._expect, lambda: opened.hub.partitions, metrics=opened.metrics, clock=opened.clock
         )
-        self._lanes = {**opened.lanes, NOTING: self._noting_lane()}
+        self.lanes = Lanes(
+            Rules(RuleSet.of(config, opened.lanes), own=[self._noting_lane()]),
+            drain_seconds=config.worker.limits.drain_seconds,
+            metrics=opened.metrics,
+            close=opened.close_sink,
+        )
         self._parts = self._shared_parts()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -127,11 +139,12 @@ class Process:
             ("replays", watch(opened.store, lambda: [each.replays for each in held()])),
             ("subjects on several partitions", spread.run()),
             ("shared table", watch_board(self._board, lambda: self._look_at_board(source))),
-            *((f"lane {name}", lane.run()) for name, lane in self._lanes.items()),
+            ("lanes", self.lanes.run()),
+            *([("reloads", opened.reloads(self.lanes))] if opened.reloads else []),
         ]
 
     def _expect(self) -> Sequence[ExpectRule]:
-        return self._parts.expect  # those of now
+        return self.lanes.rules.expect  # those of now
 
     def _noting_lane(self) -> Lane:
         """Of what expectations across subjects are about: into the shared table."""
@@ -150,10 +163,8 @@ class Process:
         return Parts(
             store=opened.store,
             scope=opened.hub.scope,
-            routes=self._config.routes,
-            expect=self._config.routing.expect,
             board=self._board,
-            lanes=self._lanes,
+            rules=self.lanes.rules,
             dead_letters=self._letters,
             order=settings.order,
             limits=settings.limits,
@@ -162,11 +173,9 @@ class Process:
             metrics=opened.metrics,
             health=opened.health,
             lease_valid=opened.leases.valid,
-            quiet={sink.name: sink.quiet for sink in self._config.sinks if sink.quiet is not None},
             positions=Positions(opened.store, opened.hub, settings.source.on_invalid_offset),
             offload=opened.offload,
             clock=opened.clock,
-            configuration=self._config.digest,
         )
 
     async def _reachable(self, stop: asyncio.Event) -> bool:

@@ -9,7 +9,7 @@ Behind `worker test`.
 import asyncio
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from structlog.testing import capture_logs
@@ -24,13 +24,14 @@ from worker.events import Event, Message, PartitionId, UnixSeconds
 from worker.feed import HubEnd
 from worker.health import Health
 from worker.metrics import Metrics
-from worker.noting import NOTING, Noting
+from worker.noting import Noting
 from worker.noting import settings as noting_settings
 from worker.outbox import Outbox
 from worker.overdue import Overdue
 from worker.parts import Parts
 from worker.pipeline import CLOCKS_SECONDS, Pipeline
 from worker.route import Routes, Target
+from worker.rules import Rules, RuleSet
 from worker.settings import SinkSettings
 from worker.sinks import Delivery, PreviewingSink, Sink
 from worker.sinks.installed import find_kind
@@ -109,16 +110,13 @@ class _Rehearsal:
         letters: Any = _Letters(self)
         self._letters = DeadLetterWriter(letters, self._metrics)
         self._lanes = {name: self._lane(name, sink) for name, sink in sinks.items()}
-        rules = config.routing.expect
-        table: Any = Table()
-        self._board = Board(table, lambda: rules, lambda: [_PARTITION], metrics=self._metrics, clock=self._clock)
-        self._lanes[NOTING] = Lane(
-            noting_settings(),
-            Noting(self._board, lambda: rules, self._metrics),
-            give_up_after_seconds=_GIVE_UP_SECONDS,
-            metrics=self._metrics,
-            seed=1,
-        )
+        rules, table = config.routing.expect, Table()
+        store: Any = table  # all that is wanted of one
+        self._board = Board(store, lambda: rules, lambda: [_PARTITION], metrics=self._metrics, clock=self._clock)
+        noting = Noting(self._board, lambda: rules, self._metrics)
+        own = Lane(noting_settings(), noting, give_up_after_seconds=_GIVE_UP_SECONDS, metrics=self._metrics, seed=1)
+        watched = _WatchedRoutes(config, self._performance)
+        self._rules = Rules(replace(RuleSet.of(config, self._lanes), routes=watched), own=[own])
         self._parts = self._shared_parts(config)
         self._pipeline = Pipeline(_PARTITION, self._parts)
         self._outbox = Outbox(_PARTITION, self._parts, self._pipeline.groups, look_seconds=_LONGEST_SECONDS)
@@ -149,10 +147,8 @@ class _Rehearsal:
             store=_NOT_HERE,
             positions=_NOT_HERE,
             scope=HubScope("rehearsal", source.hub, source.consumer_group),
-            routes=_WatchedRoutes(config, self._performance),
-            expect=config.routing.expect,
             board=self._board,
-            lanes=self._lanes,
+            rules=self._rules,
             dead_letters=self._letters,
             order=settings.order,
             limits=settings.limits,
@@ -161,7 +157,6 @@ class _Rehearsal:
             metrics=self._metrics,
             health=Health(limit_seconds=_LONGEST_SECONDS, clock=self._loop.time),
             lease_valid=lambda _: True,
-            quiet={sink.name: sink.quiet for sink in config.sinks if sink.quiet is not None},
             clock=self._clock,
         )
 
@@ -175,7 +170,7 @@ class _Rehearsal:
 
     async def play(self, given: Iterable[bytes | float]) -> Performance:
         """All of it."""
-        lanes = (lane.run() for lane in self._lanes.values())
+        lanes = (lane.run() for lane in self._rules.every_lane)
         async with asyncio.TaskGroup() as tasks:
             working = [
                 tasks.create_task(work)

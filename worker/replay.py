@@ -158,13 +158,13 @@ class Replays(PartitionOwner):
         for delivery in deliveries:
             job = Job(delivery, self)
             self._jobs[job] = replay
-            self._parts.lanes[delivery.sink].submit(job)
+            self._parts.rules.lanes[delivery.sink].submit(job)
 
     def _deliveries(self, letter: DeadLetter) -> list[Delivery]:
         """What is to be delivered for this letter: to its sink, or to all that want it where it was no event then."""
         message = _message(letter)
         late_by_ms = max(0, round((self._parts.clock() - letter.enqueued_at) * 1000))
-        if letter.sink is not None and letter.sink not in self._parts.lanes:
+        if letter.sink is not None and letter.sink not in self._parts.rules.lanes:
             raise _Impossible(Outcome.NO_SINK, f"there is no sink {letter.sink} in the configuration any more")
         deliveries = []
         for index, event in _events(letter, message):
@@ -179,7 +179,7 @@ class Replays(PartitionOwner):
     def _targets(self, letter: DeadLetter, event: Event) -> list[tuple[str, str]]:
         if letter.sink is not None:
             return [(letter.route or "", letter.sink)]
-        return [(target.route, target.sink) for target in self._parts.routes.match(event)]
+        return [(target.route, target.sink) for target in self._parts.rules.routes.match(event)]
 
     # --- what the lanes say (deliver.Owner)
 

@@ -43,9 +43,14 @@ class KnownHub(Protocol):
         ...
 
 
+def is_doubt(reason: str) -> bool:
+    """Whether a partition stands still for this reason because its position is in doubt."""
+    return reason.startswith(_UNKNOWN)
+
+
 def doubtful(state: PartitionState, hub: HubIdentity | None) -> str | None:
     """Why the positions in the state may not be the hub's; None: they are, as far as one can see."""
-    if state.stopped is not None and state.stopped.startswith(_UNKNOWN):
+    if state.stopped is not None and is_doubt(state.stopped):
         return state.stopped.removeprefix(_UNKNOWN)
     if state.hub is None or hub is None or state.hub.created_at == hub.created_at:
         return None

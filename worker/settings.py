@@ -220,6 +220,14 @@ class SinkSettings(Settings):
         return False
 
     @property
+    def read_once(self) -> tuple[Path, ...]:
+        """Files that its sink reads when it is built: when one of them changes, the sink is built anew.
+
+        Secrets are not among them, because they are read when they are used.
+        """
+        return ()
+
+    @property
     def settled_after_seconds(self) -> float:
         """How long after an attempt the destination may not know yet, when `verify` asks it, what it has done.
 

@@ -44,7 +44,7 @@ class Settling(PartitionOwner):
         self.joined: Callable[[], None] = lambda: None
         """Called when an event has joined a group."""
         self.judge = _judge(parts.order)
-        self.groups = Groups(parts.quiet)
+        self.groups = Groups(parts.rules.quiet)
         self.expectations = Expectations()
         self.across = Across(parts)
         self._progress = Progress()
@@ -75,7 +75,8 @@ class Settling(PartitionOwner):
         if job.value != NOTHING and self.judge.values.has(job.delivery.sink, job.subject, job.value, now=self._now):
             self._leave_unchanged(job)
             return Turn.ASIDE
-        if job.alone or not self.groups.may_tell(job.delivery.sink):
+        # What was asked for alone ends so, whatever the sink's settings are by now.
+        if job.alone or job.asked or not self.groups.may_tell(job.delivery.sink):
             return Turn.ALONE
         if self._given_up.has_no_letter(place) or self._given_up.is_unsaved(place):
             return Turn.WAIT
@@ -201,10 +202,14 @@ class Settling(PartitionOwner):
         self.changed()
 
     def _shed(self, at_least: int) -> None:
-        for lane in self._parts.lanes.values():
+        for lane in self._parts.rules.every_lane:
             lane.shed(self, at_least=at_least)
 
-    # --- from life to life
+    # --- from rules to rules, and from life to life
+
+    def follow(self) -> None:
+        """Other rules may hold since now."""
+        self.groups.follow(self._parts.rules.quiet, now=self._parts.clock())
 
     def restore(self, state: PartitionState, checkpoint: Watermark | None = None) -> None:
         """Goes on from what an earlier generation left."""

@@ -335,7 +335,7 @@ Written by `tests/contract/test_errors_page.py`, which asks every kind of sink a
 - **at work**: the destination has it, or is busy with something before it. Looked at again, which is no attempt.
 - **dead letter**: the destination will never take this event. It is kept with its reason, and can be replayed.
 - **ended**: the destination is gone for good. This event and all that come become dead letters without being sent,
-  until the worker is restarted.
+  until the sink is configured anew, or the worker restarted.
 """
 
 BESIDES = """\

@@ -54,6 +54,8 @@ class Scene:
         self.routing: dict[str, Any] | None = None
         """What routes.yaml says; None: everything goes to the receiver and into a file."""
         self.environment: dict[str, str] = {}
+        self.config_map = False
+        """Whether files are mounted as the kubelet does: links into a folder that is exchanged behind them."""
         self._azurite = azurite
         self._ports: dict[str, int] = {}
         self._audit = AuditTail(records["audit"], folder / "audit.jsonl")
@@ -71,14 +73,37 @@ class Scene:
         own = self.folder / name
         own.mkdir()
         self._ports[name] = free_port()
-        (own / "worker.yaml").write_text(yaml.safe_dump(self._settings(name, settings)))
-        (own / "routes.yaml").write_text(yaml.safe_dump(self.routing or self._routes()))
+        files = {
+            "worker.yaml": yaml.safe_dump(self._settings(name, settings)),
+            "routes.yaml": yaml.safe_dump(self.routing or self._routes()),
+        }
+        self._put(own, files)
         environment = {
             "EVENTHUB_CONNECTION_STRING": self.connection_string,
             "STORE": self._azurite or "",
             **self.environment,
         }
         return await self.family.start(name, "run", "--config", str(own / "worker.yaml"), environment=environment)
+
+    def _put(self, own: Path, files: dict[str, str]) -> None:
+        if not self.config_map:
+            for file, text in files.items():
+                (own / file).write_text(text)
+            return
+        version = own / f"..version{len(list(own.glob('..version*')))}"
+        version.mkdir()
+        for file, text in files.items():
+            (version / file).write_text(text)
+        (own / "..data_tmp").symlink_to(version.name)
+        (own / "..data_tmp").replace(own / "..data")
+        for file in files:
+            if not (own / file).is_symlink():
+                (own / file).symlink_to(Path("..data") / file)
+
+    def exchange_rules(self, name: str, text: str) -> None:
+        """Another routes.yaml for this worker."""
+        own = self.folder / name
+        self._put(own, {"worker.yaml": (own / "worker.yaml").read_text(), "routes.yaml": text})
 
     def _settings(self, name: str, changes: dict[str, dict[str, Any]]) -> dict[str, Any]:
         store = {"kind": "sqlite", "path": "../worker.db"}

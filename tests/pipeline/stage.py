@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -18,14 +19,16 @@ from worker.deadletters import DeadLetterWriter
 from worker.deliver import Lane
 from worker.events import Message, PartitionId, UnixSeconds
 from worker.health import Health
+from worker.lanes import Lanes
 from worker.ledger import Ledger
 from worker.metrics import Metrics
-from worker.noting import NOTING, Noting
+from worker.noting import Noting
 from worker.noting import settings as noting_settings
 from worker.parts import Parts
 from worker.quiet import QuietSettings
 from worker.reset import Positions
 from worker.route import Late, Routes, RouteSpec
+from worker.rules import Rules, RuleSet
 from worker.settings import SinkSettings
 from worker.state import PartitionState
 from worker.stores import DeadLetter, HubScope
@@ -101,40 +104,40 @@ class Stage:
         each = [RouteSpec(f"to-{name}", (name,), None, None, late) for name in self.sinks]
         self.board = Board(
             self.store,
-            lambda: self.parts.expect,
+            lambda: self.rules.expect,
             lambda: self.partitions,
             metrics=self.metrics,
             clock=lambda: START + asyncio.get_running_loop().time(),
         )
-        self.lanes[NOTING] = Lane(
-            noting_settings(),
-            Noting(self.board, lambda: self.parts.expect, self.metrics),
-            give_up_after_seconds=3600,
-            metrics=self.metrics,
-            seed=1,
-        )
+        noting = Noting(self.board, lambda: self.rules.expect, self.metrics)
+        own = Lane(noting_settings(), noting, give_up_after_seconds=3600, metrics=self.metrics, seed=1)
+        told = {name: QuietSettings.model_validate(section) for name, section in (quiet or {}).items()}
+        self.rules = Rules(RuleSet(Routes(routes or each), self.lanes, told, digest=configuration), own=[own])
+        self.limits = LimitSettings(**(limits or {}))
+        self.fleet = Lanes(self.rules, drain_seconds=self.limits.drain_seconds, metrics=self.metrics)
         self.parts = Parts(
             store=self.store,
             board=self.board,
             scope=SCOPE,
-            routes=Routes(routes or each),
-            lanes=self.lanes,
+            rules=self.rules,
             dead_letters=self.letters,
             order=OrderSettings(window_seconds=window),
-            limits=LimitSettings(**(limits or {})),
+            limits=self.limits,
             spoiled=DeadLetterSettings(),
             intervals=StoreIntervals(),
             metrics=self.metrics,
             health=Health(limit_seconds=30, clock=lambda: asyncio.get_running_loop().time()),
             lease_valid=lambda _: self.lease,
-            quiet={name: QuietSettings.model_validate(section) for name, section in (quiet or {}).items()},
             positions=Positions(self.store, self.hub, "stop"),
             clock=lambda: START + asyncio.get_running_loop().time(),
-            configuration=configuration,
             offload=in_turn,
         )
         self.claims: list[Claim] = []
         self.running: list[asyncio.Task[None]] = []
+
+    def now(self, **rules: Any) -> None:
+        """These rules hold from now on, and the others as before."""
+        self.rules.exchange(replace(self.rules.current, **rules))
 
     def _lane(self, settings: SinkSettings, sink: FakeSink) -> Lane:
         give_up_after_seconds = settings.retry.give_up_after_seconds or 3600
@@ -146,8 +149,7 @@ class Stage:
     @asynccontextmanager
     async def open(self) -> AsyncIterator["Stage"]:
         """Lanes and the dead-letter writer work inside, as long as the process would."""
-        tasks = [asyncio.create_task(lane.run()) for lane in self.lanes.values()]
-        tasks.append(asyncio.create_task(self.letters.run()))
+        tasks = [asyncio.create_task(work) for work in (self.fleet.run(), self.letters.run())]
         tasks.append(asyncio.create_task(watch(self.board, self._look)))
         try:
             yield self

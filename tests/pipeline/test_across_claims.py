@@ -48,7 +48,7 @@ class Scene(Stage):
 
     def __init__(self, *args: Any, rules: tuple[ExpectRule, ...] = (DEPLOYED,), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        object.__setattr__(self.parts, "expect", rules)
+        self.now(expect=rules)
         self.partitions = [P0, P1]
         self.numbers = {P0: -1, P1: -1}
 
@@ -210,7 +210,7 @@ def test_whoever_takes_the_home_over_tells_the_sinks_that_do_not_know_under_the_
 def test_an_event_that_is_only_noted_is_settled_then():
     async def scene(stage: Scene) -> None:
         routes = Routes([RouteSpec("none", ("out",), None, ("/nowhere",))])
-        object.__setattr__(stage.parts, "routes", routes)
+        stage.now(routes=routes)
         zero, _ = await stage.begin_both()
         await stage.take_in(zero, event("Registered", 0, model="m:1"), at=0)
         await asyncio.sleep(30)

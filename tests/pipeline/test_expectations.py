@@ -65,7 +65,7 @@ class Scene(Stage):
 
     def __init__(self, *args: Any, rules: tuple[ExpectRule, ...] = (rule(),), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        object.__setattr__(self.parts, "expect", rules)
+        self.now(expect=rules)
 
     def missed(self, sink: str = "out") -> list[str]:
         return [each.subject or "" for each in self.missed_events(sink)]
@@ -256,7 +256,7 @@ def test_it_goes_only_to_sinks_whose_routes_take_it():
     async def scene(stage: Scene) -> None:
         only = RouteSpec("alarm", ("alarm",), compile_filter({"includedEventTypes": ["Worker.ExpectationMissed"]}))
         elsewhere = RouteSpec("out", ("out",), None, ("/some/topic",))
-        object.__setattr__(stage.parts, "routes", Routes([only, elsewhere]))
+        stage.now(routes=Routes([only, elsewhere]))
         claim = await stage.begin()
         await stage.play(claim, message(0, started("a")))
         await pass_seconds(claim, 3 * HOUR, 0)
@@ -268,7 +268,7 @@ def test_it_goes_only_to_sinks_whose_routes_take_it():
 
 def test_where_no_route_takes_it_it_is_over():
     async def scene(stage: Scene) -> None:
-        object.__setattr__(stage.parts, "routes", Routes([]))
+        stage.now(routes=Routes([]))
         claim = await stage.begin()
         await stage.play(claim, message(0, started("a")))
         await pass_seconds(claim, 3 * HOUR, 0)
@@ -399,7 +399,7 @@ def test_a_sink_that_was_told_is_not_told_again_in_the_next_life():
         async with Scene({"out": FakeSink(), "slow": slow}, store=MemoryStore(contents)).open() as first:
             assert isinstance(first, Scene)
             claim = await first.begin("first")
-            object.__setattr__(first.parts, "routes", _told_of_missed("out", "slow"))
+            first.now(routes=_told_of_missed("out", "slow"))
             await first.play(claim, message(0, started("a")))
             await pass_seconds(claim, 3 * HOUR, 0)
             await asyncio.sleep(5)
@@ -407,7 +407,7 @@ def test_a_sink_that_was_told_is_not_told_again_in_the_next_life():
             assert first.missed() == ["expectations/run-ends/a"]
         async with Scene({"out": FakeSink(), "slow": FakeSink()}, store=MemoryStore(contents)).open() as second:
             assert isinstance(second, Scene)
-            object.__setattr__(second.parts, "routes", _told_of_missed("out", "slow"))
+            second.now(routes=_told_of_missed("out", "slow"))
             await second.begin("second")
             await asyncio.sleep(5)
             assert second.missed() == []
@@ -453,7 +453,7 @@ def test_what_is_pending_of_a_rule_that_is_gone_is_dropped_and_what_was_missed_i
         held.open_gate.clear()
         both = (rule(), rule("longer", 10 * HOUR))
         async with Scene({"out": held}, store=MemoryStore(contents), rules=both).open() as first:
-            object.__setattr__(first.parts, "routes", _told_of_missed("out"))
+            first.now(routes=_told_of_missed("out"))
             claim = await first.begin("first")
             await first.play(claim, message(0, started("a")))
             await pass_seconds(claim, 3 * HOUR, 0)
@@ -472,7 +472,7 @@ def test_rules_may_be_exchanged_while_it_runs():
     async def scene(stage: Scene) -> None:
         claim = await stage.begin()
         await stage.play(claim, message(0, started("a")))
-        object.__setattr__(stage.parts, "expect", (rule("new", 2 * HOUR),))
+        stage.now(expect=(rule("new", 2 * HOUR),))
         await stage.play(claim, message(1, started("b", 10), at=10))
         await pass_seconds(claim, 5 * HOUR, 1)
         assert stage.missed() == ["expectations/new/b"]

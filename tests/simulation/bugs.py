@@ -18,6 +18,7 @@ from worker.across import Across
 from worker.board import NEVER, Board
 from worker.chains import Chain, Chains, Job
 from worker.deadletters import DeadLetterWriter
+from worker.deliver import Lane
 from worker.digests import Because
 from worker.duplicates import Duplicates, Verdict
 from worker.errors import StoreUnavailable
@@ -33,6 +34,7 @@ from worker.pending import LOOKED_AT
 from worker.pipeline import Pipeline
 from worker.progress import Progress, SavedProgress, Watermark
 from worker.state import PartitionState
+from worker.way import Way
 
 _restore = Progress.restore.__func__  # type: ignore[attr-defined]  # a class method's own function
 _encode = codec.encode
@@ -42,6 +44,7 @@ _later = Chains.later
 _may_start = Pipeline.may_start
 _why_not_alone = SinkGroups._why_not_alone
 _groups_snapshot = SinkGroups.snapshot
+_follow = Lane.follow
 _sightings = count(10**9)
 
 
@@ -89,6 +92,21 @@ def _whatever_is_held(groups: SinkGroups, *given: Any) -> tuple[Because, float] 
 def _forget_the_unsent(groups: SinkGroups) -> dict[str, Any]:
     content = _groups_snapshot(groups)
     return {**content, "unsent": []} if content else content
+
+
+def _begin_again(lane: Lane, way: Way, **given: Any) -> Way:
+    """What is under way on the old way is begun on the new one too."""
+    before = _follow(lane, way, **given)
+    for chain in lane._chains:
+        if chain.trying:
+            lane._chains.later(chain, 0.0)
+    return before
+
+
+def _forget_the_rest(lane: Lane, _: str) -> None:
+    """What is left when a removed sink's time is over is nobody's."""
+    for chain in [each for each in lane._chains if not each.trying]:
+        lane._chains.drop(chain)
 
 
 async def _do_not_wait(*_: object) -> None:
@@ -207,6 +225,8 @@ BUGS: dict[str, Callable[[], AbstractContextManager[object]]] = {
     "what is not noted yet is not waited for": _of(Across, "through", inf),
     "signs of life are not kept": _of(codec, "encode", _without_signs),
     "who was told of a missed expectation is not noted in its row": _of(Overdue, "note", _note_nothing),
+    "what is under way is begun again on the new way": _of(Lane, "follow", _begin_again),
+    "what a removed sink has left is forgotten": _of(Lane, "remove", _forget_the_rest),
     "a lost answer of the store is taken for a yes": _of(Tenure, "save", _claim_success),
     "the oldest is delivered instead of the newest": _of(pipeline, "superseded", _keep_the_oldest),
     "a value counts before its event is accepted": _of(Pipeline, "may_start", _note_and_start),

@@ -58,7 +58,7 @@ class Tally:
     def rows(self) -> list[tuple[str, int]]:
         """The table."""
         shown = (
-            *("seeds", "virtual seconds", "elements", "started", "killed", "frozen", "stopping"),
+            *("seeds", "virtual seconds", "elements", "started", "killed", "frozen", "stopping", "reloaded"),
             *(
                 "store away",
                 "cut off from the store",

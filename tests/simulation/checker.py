@@ -115,7 +115,8 @@ def _checkpoint_passes_nothing_unsettled(facts: Facts) -> Iterable[Violation]:
 def _ends_with_the_newest_value(facts: Facts) -> Iterable[Violation]:
     """Who is sent only what has changed has the value of the newest event at the end.
 
-    Provable where nothing came late or became a dead letter: what the sink has then is not what was sent it last.
+    Provable where nothing came late or became a dead letter: what the sink has then is not what was sent it last. Nor
+    while some process knew no such sink.
     """
     for sink in facts.history.changed:
         last: dict[tuple[str, str], Attempt] = {}
@@ -125,7 +126,10 @@ def _ends_with_the_newest_value(facts: Facts) -> Iterable[Violation]:
                 last[place] = max(last.get(place, attempt), attempt, key=lambda each: each.landed_at or 0)
         for (partition, subject, _), rivals in facts.rivals.items():
             elements = [each for _, each in rivals if sink in each.sinks]
-            doubtful = any(facts.may_ever_be_late(each) or (each.uid, sink) in facts.lettered for each in elements)
+            doubtful = any(
+                facts.may_ever_be_late(each) or facts.may_be_missing(each, sink) or (each.uid, sink) in facts.lettered
+                for each in elements
+            )
             if not elements or doubtful:
                 continue
             newest = max(elements, key=lambda each: each.order)
@@ -379,7 +383,8 @@ def _nothing_saved_acts_again(facts: Facts) -> Iterable[Violation]:
 def _missed_is_told(facts: Facts) -> Iterable[Violation]:
     """A first event whose second did not happen in time is told to every sink that wants to know.
 
-    But for one that may have been late, which is not watched, and for those of the message that ends processes.
+    But for one that may have been late, which is not watched, and for those of the message that ends processes; and in
+    runs in which some process knew no such sink for a while, when it may have been missed.
     """
     for first, second in _expecting(facts):
         places = facts.places[first.element.uid]
@@ -387,7 +392,7 @@ def _missed_is_told(facts: Facts) -> Iterable[Violation]:
         if late or first.element.uid in facts.poisoned or (second and second.element.happened <= first.due):
             continue
         for sink in MISSED:
-            if (f"missed {first.element.uid}", sink) not in facts.done:
+            if (f"missed {first.element.uid}", sink) not in facts.done and not facts.was_missing(sink):
                 yield Violation("8 expectations", first.time, f"{first.element.uid} is missed: {sink!r} is not told")
 
 

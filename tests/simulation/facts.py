@@ -7,14 +7,18 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from math import inf
 from typing import NamedTuple
 
 from tests.simulation.history import (
+    SINK_BACK,
+    SINK_REMOVED,
     Attempt,
     Element,
     Enqueued,
     History,
     LetterWrite,
+    LifeEvent,
     Link,
     Renewal,
     StateSeen,
@@ -65,6 +69,9 @@ class Facts:
         self.landed: set[tuple[str, str]] = set()
         """The events that took effect at a sink."""
         self._read_ends()
+        self._missing_until: dict[str, float] = defaultdict(float)
+        """When every sink was there again that a process had been without; never: 0."""
+        self._read_rules()
         self.generations: dict[str, list[Generation]] = defaultdict(list)
         self._read_states()
         self.of_attempt = {id(each): self.generation(each.life, each.partition, each.at) for each in self.attempts}
@@ -98,6 +105,19 @@ class Facts:
                     key = uid, attempt.sink
                     self.landed.add(key)
                     self.done[key] = min(self.done.get(key, attempt.landed_at), attempt.landed_at)
+
+    def _read_rules(self) -> None:
+        missing: set[tuple[str, str]] = set()
+        for event in self.history.of(LifeEvent):
+            if event.what == SINK_REMOVED:
+                missing.add((event.life, event.detail))
+                self._missing_until[event.detail] = inf
+            elif event.what in (SINK_BACK, "killed", "failed", "stopped"):
+                ends = event.what != SINK_BACK
+                back = {each for each in missing if each[0] == event.life and (ends or each[1] == event.detail)}
+                missing -= back
+                for sink in {sink for _, sink in back} - {sink for _, sink in missing}:
+                    self._missing_until[sink] = event.time
 
     def _read_states(self) -> None:
         for write in self.history.of(StateWrite):
@@ -137,19 +157,32 @@ class Facts:
         return any(self.may_be_late(place, element) for place in self.places[element.uid])
 
     def may_be_left_out(self, element: Element, sink: str) -> bool:
-        """Whether a policy of the route may have settled it: late, superseded, unchanged."""
+        """Whether a policy of the route (late, superseded, unchanged) or rules without the sink may have settled it."""
         return (
             self.may_be_dropped(element, sink)
+            or self.may_be_missing(element, sink)
             or (sink in self.history.latest and self._may_be_superseded(element, sink))
             or self._may_be_unchanged(element, sink)
         )
+
+    def was_missing(self, sink: str) -> bool:
+        """Whether some process knew no such sink for a while."""
+        return self._missing_until[sink] > 0
+
+    def may_be_missing(self, element: Element, sink: str) -> bool:
+        """Whether its turn may have come while some process knew no such sink."""
+        return any(self.messages[place[:2]].time < self._missing_until[sink] for place in self.places[element.uid])
 
     def _may_be_superseded(self, element: Element, sink: str) -> bool:
         """Only by one that is newer, goes to the same sink, and is done there, be it that it says nothing new."""
         return any(
             other.uid != element.uid
             and other.order >= element.order
-            and ((other.uid, sink) in self.done or self._may_be_unchanged(other, sink))
+            and (
+                (other.uid, sink) in self.done
+                or self._may_be_unchanged(other, sink)
+                or self.may_be_missing(other, sink)
+            )
             for other in self._of_subject(element, sink)
         )
 

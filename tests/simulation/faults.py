@@ -47,6 +47,41 @@ class Plan:
     """Which process, partition or sink: a share of those there are."""
 
 
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """One process reads its rules anew."""
+
+    time: float
+    victim: float
+    """Which process: a share of those there are."""
+    sink: float | None
+    """The one that is taken out, a share of all; None: every sink is built anew, and none is missing."""
+    seconds: float
+    """How long it is out."""
+    refuses: bool
+    """Whether its destination refuses everybody for a while before and until then: so something is left in its lane."""
+
+
+RELOADED = 0.4
+"""The share of runs in which rules are read anew."""
+
+
+def reloads(random: Random) -> list[Reload]:
+    """The reloads of one run."""
+    if random.random() >= RELOADED:
+        return []
+    return [
+        Reload(
+            random.uniform(1, SECONDS - 8),
+            random.random(),
+            random.random() if random.random() < 0.6 else None,
+            random.choice((0.1, 1.0, 3.0, 8.0, 15.0)),
+            random.random() < 0.5,
+        )
+        for _ in range(random.randint(1, 5))
+    ]
+
+
 def plans(random: Random) -> list[Plan]:
     """The faults of one run, in the order of their times."""
     chosen = random.choices(list(_WEIGHTS), weights=list(_WEIGHTS.values()), k=random.randint(2, 9))

@@ -166,9 +166,12 @@ class Link:
     up: bool
 
 
+SINK_REMOVED, SINK_BACK = "sink removed", "sink back"
+
+
 @dataclass(slots=True)
 class LifeEvent:
-    """started, killed, frozen, thawed, stopping, stopped, failed."""
+    """started, killed, frozen, thawed, stopping, stopped, failed, reloaded; a sink (detail) removed, back."""
 
     at: int
     time: float

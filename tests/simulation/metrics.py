@@ -53,5 +53,8 @@ class SilentMetrics:
     def __getattr__(self, name: str) -> Any:
         return self._kept.get(name, _SILENT)
 
+    def forget_sink(self, sink: str) -> None:
+        pass
+
     def forget_partition(self, partition: str) -> None:
         pass

@@ -1,6 +1,6 @@
 """How the simulated processes are configured: a few variants, each built once. Intervals are short: time is."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -152,6 +152,15 @@ def config(chosen: Variant) -> Config:
     file = Path("simulated.yaml")
     worker = WorkerSettings.model_validate(_worker(chosen))
     return Config(file, worker, Routing(file, sinks, specs, Routes(specs), _EXPECT), "simulated")
+
+
+def without(complete: Config, sink: str) -> Config:
+    """The same without a sink, whose events nobody wants then; with none: the same."""
+    sinks = tuple(each for each in complete.sinks if each.name != sink)
+    left = (replace(each, sinks=tuple(name for name in each.sinks if name != sink)) for each in complete.routing.specs)
+    specs = tuple(each for each in left if each.sinks)
+    routing = replace(complete.routing, sinks=sinks, specs=specs, routes=Routes(specs))
+    return replace(complete, routing=routing, digest=f"simulated without {sink}")
 
 
 def _worker(chosen: Variant) -> dict[str, Any]:

@@ -35,6 +35,8 @@ def test_no_promise_is_broken_whatever_goes_wrong(pool: ProcessPoolExecutor) -> 
         "thawed",
         "stopping",
         "window changed",
+        "reloaded",
+        "sink back",
         "dead letters",
         "doubled at plain",
         "missed expectations",

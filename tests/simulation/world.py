@@ -3,7 +3,9 @@
 import asyncio
 import gc
 import random as global_random
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -12,20 +14,22 @@ import orjson
 from tests.memory_store import Contents
 from tests.simulation import faults, traffic
 from tests.simulation.faults import Fault, Plan
-from tests.simulation.history import Element, History, LifeEvent
+from tests.simulation.history import SINK_BACK, SINK_REMOVED, Element, History, LifeEvent
 from tests.simulation.hub import SimulatedHub, SimulatedLog
 from tests.simulation.loop import WALL_CLOCK_OFFSET, Life, SimulationLoop, reproducible
 from tests.simulation.metrics import SilentMetrics
-from tests.simulation.setup import BALANCE_SECONDS, EXPIRY_SECONDS, LEASE_SECONDS, config, variant
+from tests.simulation.setup import BALANCE_SECONDS, EXPIRY_SECONDS, LEASE_SECONDS, config, variant, without
 from tests.simulation.sinks import Destination, SimulatedSink
 from tests.simulation.store import SimulatedStore, Weather
 from worker.deliver import Lane
 from worker.health import Health
+from worker.lanes import Lanes
 from worker.lease import Leases
 from worker.ledger import Ledger
 from worker.process import Opened, Process
 from worker.settings import SinkSettings
 from worker.stores import Store
+from worker.way import Way
 
 PARTITIONS = 2
 POISONED = 0.05
@@ -81,6 +85,9 @@ class World:
         self.poison = ""
         self._born = 0
         self._ending = False
+        self._reloads = faults.reloads(Random(f"{seed} reloads"))  # its own: runs without any stay as they were
+        self._wanted: dict[str, asyncio.Queue[str]] = {}
+        self._ways = 0
 
     # --- processes
 
@@ -92,6 +99,7 @@ class World:
         life = Life(f"p{self._born}")
         self.lives.append(life)
         self._stops[life.name] = asyncio.Event()
+        self._wanted[life.name] = asyncio.Queue()
         self.note(life, "started")
         self.loop.start(life, self._live(life))
 
@@ -123,17 +131,41 @@ class World:
         leases = Leases(
             store, balance_seconds=BALANCE_SECONDS, expiry_seconds=EXPIRY_SECONDS, clock=clock, wall=self._wall
         )
-        lanes = {
-            each.name: self._lane(settings, each, life, store, metrics)
-            for settings, each in zip(self.config.sinks, self.destinations, strict=True)
-        }
+        way = partial(self._way, life=life, store=store, metrics=metrics)
+        lanes = {each.name: self._lane(way(each), metrics) for each in self.config.sinks}
         hub = SimulatedHub(settings.source, self.log, self.random)
         health = Health(limit_seconds=30, clock=clock)
-        opened = Opened(life.name, hub, store, leases, lanes, metrics, health, offload=_inline, clock=self._wall)
+        opened = Opened(
+            life.name,
+            hub,
+            store,
+            leases,
+            lanes,
+            metrics,
+            health,
+            offload=_inline,
+            clock=self._wall,
+            reloads=partial(self._reload, life, way),
+        )
         await Process(self.config, opened).run(self._stops[life.name])
         return leases
 
-    def _lane(self, settings: SinkSettings, destination: Destination, life: Life, store: Store, metrics: Any) -> Lane:
+    async def _reload(self, life: Life, way: Callable[[SinkSettings], Way], lanes: Lanes) -> None:
+        """What `reload` does, but for the files."""
+        while True:
+            wanted = await self._wanted[life.name].get()
+            missing = {each.name for each in self.config.sinks} - lanes.rules.lanes.keys()
+            config = without(self.config, wanted)
+            anew = [each for each in config.sinks if not wanted or each.name in missing]
+            lanes.exchange(config, {each.name: way(each) for each in anew})
+            for sink in missing - {wanted}:
+                self.note(life, SINK_BACK, sink)
+            if wanted:
+                self.note(life, SINK_REMOVED, wanted)
+            self.note(life, "reloaded")
+
+    def _way(self, settings: SinkSettings, *, life: Life, store: Store, metrics: Any) -> Way:
+        [destination] = [each for each in self.destinations if each.name == settings.name]
         sink = SimulatedSink(
             destination,
             life,
@@ -146,13 +178,18 @@ class World:
         )
         ledger = None
         if settings.uses_ledger:
-            ledger = Ledger(store, settings, sink, by=life.name, metrics=metrics, clock=self._wall)
+            self._ways += 1
+            by = f"{life.name}/{self._ways}"
+            ledger = Ledger(store, settings, sink, by=by, metrics=metrics, clock=self._wall)
+        return Way(settings, sink, ledger)
+
+    def _lane(self, way: Way, metrics: Any) -> Lane:
         return Lane(
-            settings,
-            sink,
-            give_up_after_seconds=self.config.give_up_after_seconds(settings),
+            way.settings,
+            way.sink,
+            give_up_after_seconds=self.config.give_up_after_seconds(way.settings),
             metrics=metrics,
-            ledger=ledger,
+            ledger=way.ledger,
             seed=self.random.getrandbits(32),
         )
 
@@ -178,6 +215,12 @@ class World:
             self.loop.world(self.begin_life, delay=self.random.choice((0.0, 0.1, 1.0, 8.0)) * number)
         for plan in faults.plans(self.random):
             self.loop.world(self._strike, plan, delay=plan.time)
+        for reload in self._reloads:
+            self.loop.world(self._ask_for, reload, delay=reload.time)
+            if reload.sink is not None and reload.refuses:
+                destination = self._at(reload.sink)
+                self.loop.world(setattr, destination, "refuses", True, delay=max(0.0, reload.time - 3))
+                self.loop.world(setattr, destination, "refuses", False, delay=reload.time + reload.seconds)
         self._set_failures(0.02, 0.2)
         await asyncio.sleep(faults.SECONDS)
         self._set_failures(0.0, 0.0)
@@ -255,10 +298,22 @@ class World:
                 self.log.go_away()
                 self.loop.world(self.log.come_back, delay=plan.seconds)
             case Fault.SINK_AWAY | Fault.SINK_REFUSES:
-                destination = self.destinations[int(plan.victim * len(self.destinations))]
+                destination = self._at(plan.victim)
                 attribute = "away" if plan.fault is Fault.SINK_AWAY else "refuses"
                 setattr(destination, attribute, True)
                 self.loop.world(setattr, destination, attribute, False, delay=plan.seconds)
+
+    def _at(self, share: float) -> Destination:
+        return self.destinations[int(share * len(self.destinations))]
+
+    def _ask_for(self, reload: faults.Reload) -> None:
+        if not self.lives:
+            return
+        life = self.lives[int(reload.victim * len(self.lives))]
+        sink = "" if reload.sink is None else self._at(reload.sink).name
+        self._wanted[life.name].put_nowait(sink)
+        if sink:
+            self.loop.world(self._wanted[life.name].put_nowait, "", delay=reload.seconds)
 
     def _store_back(self) -> None:
         self.weather.away = False

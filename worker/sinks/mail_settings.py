@@ -57,6 +57,12 @@ class MailSettings(SinkSettings):
             one_of(dict(self), f"{part}_template", f"{part}_template_file", required=False)
         return self
 
+    @property
+    def read_once(self) -> tuple[Path, ...]:
+        """The files of templates."""
+        given = (getattr(self, f"{part}_template_file") for part in _PARTS)
+        return tuple(file for file in given if file is not None)
+
     def templates(self) -> MailTemplates:
         """The operator's templates, as they stand now. Raises ConfigError where a file has changed for the worse."""
         try:
