@@ -297,15 +297,20 @@ class Overdue:
 
     async def _wrote_down(self, number: int) -> bool:
         name, missed = self._telling[number]
-        settled = number in self._settled
-        if (ours := await self._ours(name)) is not None:
-            row, version = ours
-            try:
+        settled, written = number in self._settled, False
+        self._noted.discard(number)  # what is noted from here on is written the next time
+        try:
+            if (ours := await self._ours(name)) is not None:
+                row, version = ours
                 await self._write(name, _told(row) if settled else _with_word_of(missed, row), version)
-            except Conflict:
-                return False
-        self._noted.discard(number)
+            written = True
+        except Conflict:
+            return False
+        finally:
+            if not written:
+                self._noted.add(number)
         if settled:
+            self._noted.discard(number)
             self._settled.discard(number)
             del self._telling[number]
         return True

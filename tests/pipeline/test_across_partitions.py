@@ -1,7 +1,10 @@
 """Expectations across subjects, at the shared table: who notes, who says how far it is, and who tells."""
 
+import asyncio
+
 import pytest
 
+from tests.memory_store import MemoryStore
 from tests.pipeline.table import DEPLOYED, START, Table, event, rule
 from tests.virtual_time import run
 from worker import correlations
@@ -346,5 +349,30 @@ def test_a_key_that_nobody_can_read_is_told_as_its_digest():
             await table.pass_by(through=HOUR + 1)
             (missed,) = table.told
             assert len(missed.key) == len(missed.data["key"]) == 16
+
+    run(play())
+
+
+def test_who_is_told_while_a_row_is_being_written_is_written_the_next_time():
+    class Slow(MemoryStore):
+        async def _answered(self, name: str) -> None:
+            if name == "write_row":
+                await asyncio.sleep(1)
+
+    async def play() -> None:
+        table = Table(DEPLOYED, store=Slow())
+        async with table.open():
+            await table.note(event("Registered", 0, model="m:1"))
+            await table.pass_by(30, through=HOUR + 1)
+            (missed,) = table.told
+            (home,) = (number for number, side in enumerate(table.sides) if side.told)
+            table.sides[home].done(missed, "quick")
+            await asyncio.sleep(0.5)
+            table.sides[home].done(missed, "meanwhile")
+            await table.pass_by()
+            await table.kill(home)
+            successor = table.begin(home)
+            await table.pass_by()
+            assert [each.served for each in successor.told] == [{"quick", "meanwhile"}]
 
     run(play())
