@@ -3,17 +3,19 @@
 What waits: events that are told together (`groups`), and first events on which another must follow (`pending`). That an
 event waits and that it is settled are of one moment, and stand in one write of the state: so a crash loses no row and
 doubles none. What came since the last part stands in the state itself; when that grows, it becomes a part, which is
-written before the state that names it. A part is dropped when none of its rows is live any more; when parts are many,
-what is live is written anew as one.
+written before the state that names it. A part is dropped when none of its rows is live any more. What is live is
+written anew as one part when more is gone than that, and what is in the smaller parts when parts are many: so a row is
+written a few times, however many others are there.
 
 A part's name begins with the generation and grows, as the memory's parts do (`recall`), and they lie beside those, in a
 place of their own for each kind of rows. What is live, and what it means, is decided elsewhere.
 """
 
 import zlib
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import compress
 from typing import Any, Generic, Protocol, TypeVar
 
 import orjson
@@ -35,6 +37,8 @@ FORMAT = 1
 _INLINE_BYTES = 16_000
 """What may stand in the state, which is written up to once a second."""
 _MANY_PARTS = 64
+_SMALLER_PARTS = 48
+"""So many of them become one when they are many: the larger ones are not written again for each small one."""
 _MANY_HOLES = 200
 
 
@@ -85,10 +89,13 @@ class Kind(Generic[_Row]):
     read_row: Callable[[list[Any]], _Row]
     lost: str
     """What to say of a part that cannot be read."""
+    at_random: bool = False
+    """Its rows go one by one, in any order: then a bit for each says what is gone. Of those that go in groups, ranges
+    of numbers do."""
 
 
 DIGESTS = Kind("digests", Member.from_row, "events that waited for a digest are lost")
-EXPECTATIONS = Kind("expectations", Pending.from_row, "pending expectations are lost")
+EXPECTATIONS = Kind("expectations", Pending.from_row, "pending expectations are lost", at_random=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +108,10 @@ class Taken(Generic[_Row]):
     """In no part yet."""
     parts: dict[str, list[int]]
     """Parts with live rows, and the numbers of all rows in them."""
-    gone: list[list[int]]
-    """Of those in the parts, what is not live any more."""
-    all: list[_Row] | None
-    """Where the parts are to be written anew: all that is live."""
+    gone: dict[str, Any]
+    """Of those in the parts, what is not live any more; fields of the state."""
+    anew: list[_Row]
+    """What is live in parts that are to be written anew as one: they are not in `parts`."""
 
 
 class Shelf(Generic[_Row]):
@@ -145,11 +152,12 @@ class Shelf(Generic[_Row]):
             return
         self._untidy = True
         self._named = set(content["parts"])
-        gone = set(expanded(content["gone"]))
+        gone, holes = set(expanded(content["gone"])), content.get("holes", {})
         rows: list[_Row] = []
         for name in content["parts"]:
             part = await self._read(name)
-            self._parts[name] = [row.number for row in part]
+            numbers = self._parts[name] = [row.number for row in part]
+            gone.update(compress(numbers, _from_bits(holes.get(name))))
             rows += (row for row in part if row.number not in gone)
         self._in_parts = max((number for numbers in self._parts.values() for number in numbers), default=0)
         rows += map(self._kind.read_row, content["rows"])
@@ -177,29 +185,43 @@ class Shelf(Generic[_Row]):
         """What waits now; to be taken in the same moment as the progress that is saved with it."""
         content = self._waiting.snapshot()
         if not content:
-            return Taken({}, [], {}, [], None)
+            return Taken({}, [], {}, {"gone": []}, [])
         live = self._waiting.live
         parts = {name: numbers for name, numbers in self._parts.items() if not live.keys().isdisjoint(numbers)}
-        gone = ranges(number for numbers in parts.values() for number in numbers if number not in live)
-        anew = len(parts) > _MANY_PARTS or len(gone) > _MANY_HOLES
+        worn = self._worn(parts, live)
+        anew = [live[number] for name in worn for number in parts.pop(name) if number in live]
         new = [live[number] for number in sorted(live) if number > self._in_parts]
-        return Taken(content, new, parts, gone, list(live.values()) if anew else None)
+        return Taken(content, new, parts, self._gone(parts, live), anew)
+
+    def _worn(self, parts: Mapping[str, list[int]], live: Mapping[int, _Row]) -> list[str]:
+        """The parts that are to be written anew as one."""
+        left = {name: sum(number in live for number in numbers) for name, numbers in parts.items()}
+        gone = sum(map(len, parts.values())) - sum(left.values())
+        if gone > max(_MANY_HOLES, sum(left.values())):
+            return list(parts)
+        if not self._kind.at_random and len(self._gone(parts, live)["gone"]) > _MANY_HOLES:
+            return list(parts)
+        return sorted(left, key=lambda name: left[name])[:_SMALLER_PARTS] if len(parts) > _MANY_PARTS else []
+
+    def _gone(self, parts: Mapping[str, list[int]], live: Mapping[int, _Row]) -> dict[str, Any]:
+        if not self._kind.at_random:
+            return {"gone": ranges(each for numbers in parts.values() for each in numbers if each not in live)}
+        bits = {name: _to_bits(number not in live for number in numbers) for name, numbers in parts.items()}
+        return {"gone": [], "holes": {name: each for name, each in bits.items() if each}}
 
     async def write(self, taken: Taken[_Row]) -> dict[str, Any]:
         """Writes what must stand outside the state; returns fields of the state. One at a time."""
         await self._tidy()
-        parts, gone, new = taken.parts, taken.gone, taken.new
-        if taken.all is not None:
-            parts, gone, new = await self._write(taken.all), [], []
-        elif sum(row.size for row in new) > _INLINE_BYTES:
-            parts, new = parts | await self._write(new), []
+        parts, new = taken.parts, taken.new
+        if taken.anew or sum(row.size for row in new) > _INLINE_BYTES:
+            parts, new = parts | await self._write([*taken.anew, *new]), []
         self._untidy |= parts.keys() != self._parts.keys()
         self._parts = parts
         self._named |= parts.keys()
         if not taken.content:
             return {self._kind.name: {}}
         inline = [row.to_row() for row in new]
-        return {self._kind.name: {**taken.content, "parts": list(parts), "gone": gone, "rows": inline}}
+        return {self._kind.name: {**taken.content, "parts": list(parts), **taken.gone, "rows": inline}}
 
     async def _write(self, rows: list[_Row]) -> dict[str, list[int]]:
         self._names += 1
@@ -229,6 +251,16 @@ class Shelf(Generic[_Row]):
 
     def _name(self, number: int) -> str:
         return f"{self._generation:010d}-{number:06d}"
+
+
+def _to_bits(flags: Iterable[bool]) -> str:
+    """Hex digits after a first 1, which keeps their number; empty where none is set."""
+    text = "".join("01"[flag] for flag in flags)
+    return f"{int('1' + text, 2):x}" if "1" in text else ""
+
+
+def _from_bits(text: str | None) -> Iterator[bool]:
+    return (digit == "1" for digit in f"{int(text or '1', 16):b}"[1:])
 
 
 def _pack(rows: list[Any]) -> bytes:
