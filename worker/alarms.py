@@ -127,7 +127,8 @@ class Alarms(PartitionOwner):
 
     def turn(self, job: Job) -> Turn:
         """Whether it is tried alone, or joins those that are told together: then its sink is done with it."""
-        if job.alone or not self._groups.may_tell(job.delivery.sink):
+        # As in `settling`: what was asked for alone ends so, in this life and the next.
+        if job.alone or job.asked or not self._groups.may_tell(job.delivery.sink):
             return Turn.ALONE
         match self._groups.meet(job.delivery, now=self._parts.clock()):
             case Step.ALONE:

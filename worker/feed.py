@@ -49,6 +49,11 @@ class Feed:
             await self._batches.put(fresh)
         return len(fresh)
 
+    @property
+    def newest(self) -> int:
+        """The highest number that has come; -1 before there is one."""
+        return self._last_put
+
     def close(self) -> None:
         """Nobody takes anything any more: whoever waits in `put` goes on, and what was put is forgotten."""
         self._closed = True

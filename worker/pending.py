@@ -25,6 +25,9 @@ from worker.missed import Missed, missed_id, shown_key
 
 LIMIT = 10_000
 """Pending and missed ones of one partition; more first events are not watched."""
+MISSED_LIMIT = 500
+"""Missed ones that not every sink is done with. They stand in the state, each with its sinks, and are unpacked: the next
+are missed when these are told."""
 FIRST_BYTES = 8192
 """A larger first event is kept without its data."""
 LOOKED_AT = "*expectations"
@@ -245,8 +248,8 @@ class Expectations:
 
         To be stored before anybody is told: see `snapshot`.
         """
-        found = []
-        while (until := self.next_due()) is not None and until < through:
+        found: list[Missed] = []
+        while len(self._missed) < MISSED_LIMIT and (until := self.next_due()) is not None and until < through:
             pending = self._live[heappop(self._due)[1]]
             missed = self._missed[pending.number] = pending.missed(now, self)
             self._take_out(pending)
@@ -282,7 +285,7 @@ class Expectations:
     @property
     def counts(self) -> dict[str, int]:
         """How many are pending, by rule."""
-        return {rule.name: 0 for rule in self._rules} | dict(self._counts)
+        return {rule.name: 0 for rule in self._rules} | +self._counts
 
     # --- from life to life
 

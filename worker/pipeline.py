@@ -322,7 +322,8 @@ class Pipeline(Settling):
     def through(self) -> float:
         """All that the hub had before this time has had its turn. Minus infinity while that cannot be said."""
         end, behind = self.feed.end, self._taken < self._taken_before
-        if end is not None and (end.empty or end.number <= self._taken):
+        # What an empty hub does not have any more may be here, and wait for room.
+        if end is not None and (end.number <= self._taken or (end.empty and self.feed.newest <= self._taken)):
             known, behind = max(self._enqueued_at, end.asked_at - CLOCKS_SECONDS), False
         else:
             known = self._enqueued_at
@@ -357,6 +358,7 @@ class Pipeline(Settling):
     # --- time and room
 
     def _look(self) -> None:
+        self.look_for_missed()  # a sink that is down holds up what comes, not what is missing by now
         self._beat()
         self._show()
 

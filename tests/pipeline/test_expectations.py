@@ -10,6 +10,7 @@ from tests.memory_store import Contents, MemoryStore
 from tests.pipeline import stage as stages
 from tests.pipeline.stage import PARTITION, Stage
 from tests.virtual_time import run, settle_down
+from worker import state as codec
 from worker.claim import Claim
 from worker.errors import SinkUnavailable, StoreUnavailable
 from worker.events import Event, Message
@@ -577,3 +578,99 @@ def test_whenever_it_dies_what_is_missed_is_told_under_one_key_and_what_was_met_
     for steps in range(taken):
         told, _ = run(lives(steps))
         assert set(told) == {whole}, steps
+
+
+# --- what a review has found
+
+
+def test_one_that_was_tried_alone_is_not_told_in_a_digest_by_the_next_life():
+    async def scene() -> None:
+        contents, sink = Contents(), FakeSink(refuse=lambda _: SinkUnavailable("perhaps it arrived"))
+        async with Scene({"out": sink}, store=MemoryStore(contents)).open() as first:
+            assert isinstance(first, Scene)
+            first.now(routes=_told_of_missed("out"))
+            claim = await first.begin("first")
+            await first.play(claim, message(0, started("a")))
+            await pass_seconds(claim, 3 * HOUR, 0)
+            await asyncio.sleep(5)
+            assert sink.attempts
+        quiet = {"out": {"group_by": ["type"], "group_wait_seconds": 5}}
+        async with Scene(store=MemoryStore(contents), quiet=quiet).open() as second:
+            assert isinstance(second, Scene)
+            second.now(routes=_told_of_missed("out"))
+            await second.begin("second")
+            await asyncio.sleep(120)
+            assert second.missed() == ["expectations/run-ends/a"]
+            assert {each.idempotency_key for each in second.sinks["out"].accepted} == {
+                each.idempotency_key for each in sink.attempts
+            }
+
+    run(scene())
+
+
+def test_when_thousands_are_missed_at_once_and_nobody_takes_them_the_state_stays_small():
+    async def scene() -> None:
+        contents, down = Contents(), FakeSink()
+        down.open_gate.clear()
+        many = [message(n, *[started(f"s{n}-{m}") for m in range(100)]) for n in range(20)]
+        async with Scene({"out": down}, store=MemoryStore(contents), window=0).open() as first:
+            first.now(routes=_told_of_missed("out"))
+            claim = await first.begin("first")
+            await first.play(claim, *many)
+            await pass_seconds(claim, 3 * HOUR, 19)
+            await asyncio.sleep(60)
+            assert len(codec.encode(await first.state())) < 40_000
+        async with Scene(store=MemoryStore(contents), window=0).open() as second:
+            assert isinstance(second, Scene)
+            second.now(routes=_told_of_missed("out"))
+            claim = await second.begin("second")
+            await pass_seconds(claim, 0, 19)
+            await asyncio.sleep(120)
+            told = second.missed()
+            assert len(told) == len(set(told)) == 2000
+            assert (await second.state()).expectations == {}
+
+    run(scene())
+
+
+def test_while_the_partition_is_full_what_is_through_is_told_to_those_who_can_take_it():
+    async def scene() -> None:
+        stuck = FakeSink()
+        stuck.open_gate.clear()
+        async with Scene({"out": FakeSink(), "stuck": stuck}, window=0, limits={"in_flight": 1}).open() as stage:
+            assert isinstance(stage, Scene)
+            no_filter = compile_filter({"includedEventTypes": ["Other"]})
+            missed_ones = compile_filter({"includedEventTypes": ["Worker.ExpectationMissed"]})
+            stage.now(routes=Routes([RouteSpec("o", ("stuck",), no_filter), RouteSpec("m", ("out",), missed_ones)]))
+            claim = await stage.begin()
+            later = [message(n, event("Other", f"o{n}", 2 * HOUR), at=2 * HOUR) for n in (1, 2, 3)]
+            await claim.feed.put([message(0, started("a")), *later], None)
+            await asyncio.sleep(60)
+            assert stage.missed() == ["expectations/run-ends/a"]
+            stuck.open_gate.set()
+
+    run(scene())
+
+
+def test_an_empty_hub_says_nothing_of_what_has_come_and_waits_to_be_taken_in():
+    async def scene() -> None:
+        stuck = FakeSink()
+        stuck.open_gate.clear()
+        async with Scene({"out": FakeSink(), "stuck": stuck}, window=0, limits={"in_flight": 1}).open() as stage:
+            assert isinstance(stage, Scene)
+            other = compile_filter({"includedEventTypes": ["Other"]})
+            missed_ones = compile_filter({"includedEventTypes": ["Worker.ExpectationMissed"]})
+            stage.now(routes=Routes([RouteSpec("o", ("stuck",), other), RouteSpec("m", ("out",), missed_ones)]))
+            claim = await stage.begin()
+            others = [message(n, event("Other", f"o{n}", 1), at=1) for n in (1, 2)]
+            await claim.feed.put([message(0, started("a")), *others, message(3, ended("a", 60), at=60)], None)
+            await asyncio.sleep(60)
+            await asyncio.sleep(3 * HOUR)
+            ask_hub(claim, 3, empty=True)  # its retention is over
+            await asyncio.sleep(60)
+            stuck.open_gate.set()
+            await asyncio.sleep(60)
+            assert stage.missed() == []
+            assert stage.counted("met") == 1
+
+    run(scene())

@@ -371,3 +371,13 @@ def test_whatever_is_saved_and_whenever_it_dies_each_is_told_or_met_and_never_bo
     life.miss()
     assert {what for each in life.told.values() for what in each} == expected(log[:-1])
     assert all(len(each) == 1 for each in life.told.values())
+
+
+def test_a_rule_that_is_gone_is_not_counted_any_more():
+    expectations = book()
+    see(expectations, "A", 0)
+    expectations.exchange((rule("other"),))
+    assert expectations.counts == {"other": 0}
+    see(expectations, "A", 0)
+    other = reborn(expectations, (rule("third"),))
+    assert other.counts == {"third": 0}
