@@ -6,7 +6,7 @@ What is missed, and when, is decided elsewhere (`pending`).
 """
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 
@@ -28,8 +28,9 @@ from worker.sinks import Delivery
 
 _log = structlog.get_logger()
 
-_AT_ONCE = 100
-"""So many are in the lanes at one time: a rule may be missed by thousands in one moment."""
+_AT_ONCE = 500
+"""So many are in the lanes at one time: a rule may be missed by thousands in one moment. Not fewer, for a sink that is
+down holds as many back from the others."""
 
 
 class Alarms(PartitionOwner):
@@ -50,6 +51,8 @@ class Alarms(PartitionOwner):
         """The sinks that are still to be done with it."""
         self._jobs: dict[Job, Missed] = {}
         self._letters = 0
+        self._unheard: Counter[str] = Counter()
+        """Rules, and how many missed ones no route has taken: not yet said."""
         self._news = asyncio.Event()
 
     def missed(self, missed: Iterable[Missed]) -> None:
@@ -75,6 +78,12 @@ class Alarms(PartitionOwner):
                 self._waiting += unsaved
             while self._waiting and len(self._open) < _AT_ONCE and not self.closed:
                 self._submit(self._waiting.popleft())
+            self._say_unheard()
+
+    def _say_unheard(self) -> None:
+        for rule, count in self._unheard.items():
+            _log.warning("no route takes a missed expectation", partition=self.partition, rule=rule, count=count)
+        self._unheard.clear()
 
     def _say(self, missed: list[Missed]) -> None:
         for each in missed:
@@ -88,7 +97,7 @@ class Alarms(PartitionOwner):
         event, message = self._event(missed)
         targets = self._parts.rules.routes.match(event)
         if not targets:
-            _log.warning("no route takes a missed expectation", partition=self.partition, rule=missed.rule)
+            self._unheard[missed.rule] += 1
         wanted = [target for target in targets if target.sink not in missed.served]
         if not wanted:
             self._settle(missed)

@@ -17,6 +17,8 @@ from worker.sinks.patterns import EventPattern
 from worker.sinks.templating import BrokenTemplate
 
 _OURS = MISSED_TYPE.casefold()
+_AHEAD_SECONDS = 300.0
+"""An event cannot be in the hub before it happens; so far clocks may be apart, beyond it its time is not believed."""
 
 
 class NoKey(Exception):
@@ -135,9 +137,11 @@ def of_one_subject(rules: Iterable[ExpectRule]) -> tuple[ExpectRule, ...]:
 
 
 def time_of(event: Event, enqueued_at: UnixSeconds) -> UnixSeconds:
-    """When the event happened: its own time where that can be read, else when the hub had it."""
+    """When the event happened: its own time where that can be read and believed, else when the hub had it."""
     own = normal_time(event.time) if event.time else None
-    return enqueued_at if own is None else UnixSeconds(unix_seconds(own))
+    if own is None or (seconds := unix_seconds(own)) > enqueued_at + _AHEAD_SECONDS:
+        return enqueued_at
+    return UnixSeconds(seconds)
 
 
 def _key_text(value: Any) -> str:

@@ -656,18 +656,19 @@ def test_an_empty_hub_says_nothing_of_what_has_come_and_waits_to_be_taken_in():
     async def scene() -> None:
         stuck = FakeSink()
         stuck.open_gate.clear()
-        async with Scene({"out": FakeSink(), "stuck": stuck}, window=0, limits={"in_flight": 1}).open() as stage:
+        sinks, rules = {"out": FakeSink(), "stuck": stuck}, (rule(seconds=100),)
+        async with Scene(sinks, window=0, limits={"in_flight": 1}, rules=rules).open() as stage:
             assert isinstance(stage, Scene)
             other = compile_filter({"includedEventTypes": ["Other"]})
             missed_ones = compile_filter({"includedEventTypes": ["Worker.ExpectationMissed"]})
             stage.now(routes=Routes([RouteSpec("o", ("stuck",), other), RouteSpec("m", ("out",), missed_ones)]))
             claim = await stage.begin()
-            others = [message(n, event("Other", f"o{n}", 1), at=1) for n in (1, 2)]
-            await claim.feed.put([message(0, started("a")), *others, message(3, ended("a", 60), at=60)], None)
-            await asyncio.sleep(60)
-            await asyncio.sleep(3 * HOUR)
-            ask_hub(claim, 3, empty=True)  # its retention is over
-            await asyncio.sleep(60)
+            await claim.feed.put([message(0, started("a")), message(1, event("Other", "o", 1), at=1)], None)
+            await asyncio.sleep(20)
+            await claim.feed.put([message(2, ended("a", 60), at=60)], None)
+            await asyncio.sleep(100)
+            ask_hub(claim, 2, empty=True)  # its retention is over
+            await asyncio.sleep(10)
             stuck.open_gate.set()
             await asyncio.sleep(60)
             assert stage.missed() == []

@@ -121,9 +121,12 @@ def test_the_rules_of_one_subject_are_picked_out():
         ("1970-01-01T00:01:00Z", 60.0),
         ("1970-01-02T01:00:00.5+01:00", 86_400.5),
         ("2026-01-01T00:00:00.0000000Z", 1_767_225_600.0),
-        ("yesterday", 7.0),
-        (None, 7.0),
+        ("2026-01-01T00:06:40Z", 1_767_226_000.0),
+        ("2026-01-01T00:06:41Z", 1_767_225_700.0),
+        ("9999-12-31T23:59:59Z", 1_767_225_700.0),
+        ("yesterday", 1_767_225_700.0),
+        (None, 1_767_225_700.0),
     ],
 )
 def test_the_time_of_an_event_is_its_own_or_else_when_the_hub_had_it(time, seconds):
-    assert time_of(event(eventTime=time), UnixSeconds(7.0)) == seconds
+    assert time_of(event(eventTime=time), UnixSeconds(1_767_225_700.0)) == seconds
