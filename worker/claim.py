@@ -225,6 +225,7 @@ class Claim:
         pipeline.save = self._outbox.save = self._alarms.save = partial(self._save, keeper)
         self.overdue.save = partial(self._save, keeper, patient=False)
         pipeline.joined = self._alarms.joined = self._outbox.joined
+        self._outbox.untold = pipeline.untold
         pipeline.missed = self._alarms.missed
         self._alarms.tell(pipeline.expectations.unsettled)
         keeper.saved = pipeline.saved

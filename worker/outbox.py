@@ -48,6 +48,8 @@ class Outbox(PartitionOwner):
         self.changed: Callable[[], None] = lambda: None
         """Called when there is something new to write into the state."""
         self.save: Save = _saved
+        self.untold: Callable[[Digest], None] = lambda _: None
+        """Called with a digest that becomes a dead letter."""
         self._groups = groups
         self._jobs: dict[Job, Digest] = {}
         self._letters = 0
@@ -157,6 +159,7 @@ class Outbox(PartitionOwner):
             self._quiet.set()
 
         self._letters += 1
+        self.untold(digest)
         letter = deadletters.from_delivery(delivery, reason=reason, detail=detail, attempts=attempts)
         self._parts.dead_letters.put(letter, written)
 

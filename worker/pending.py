@@ -26,8 +26,8 @@ from worker.missed import Missed, missed_id, shown_key
 LIMIT = 10_000
 """Pending and missed ones of one partition; more first events are not watched."""
 MISSED_LIMIT = 500
-"""Missed ones that not every sink is done with. They stand in the state, each with its sinks, and are unpacked: the next
-are missed when these are told."""
+"""Missed ones that not every sink is done with. They stand in the state, each with its sinks, and are unpacked: the
+next are missed when these are told."""
 FIRST_BYTES = 8192
 """A larger first event is kept without its data."""
 LOOKED_AT = "*expectations"

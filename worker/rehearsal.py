@@ -132,6 +132,7 @@ class _Rehearsal:
         )
         self._pipeline.missed = self._alarms.missed
         self._pipeline.joined = self._alarms.joined = self._outbox.joined
+        self._outbox.untold = self._pipeline.untold
         self._pipeline.restore(PartitionState(generation=1, owner="rehearsal"))
         self._messages = 0
 

@@ -14,6 +14,7 @@ from worker.across import Across
 from worker.caution import Caution
 from worker.chains import Job, Turn
 from worker.config import OrderSettings
+from worker.digests import Digest
 from worker.disorder import AutoWindow
 from worker.events import PartitionId, Position, UnixSeconds
 from worker.givenup import GivenUp, Place
@@ -204,6 +205,11 @@ class Settling(PartitionOwner):
     def _shed(self, at_least: int) -> None:
         for lane in self._parts.rules.every_lane:
             lane.shed(self, at_least=at_least)
+
+    def untold(self, digest: Digest) -> None:
+        """What was told together is given up: what its sink has of its subjects is not known any more."""
+        subjects = {member.subject for member in digest.members}
+        self.judge.values.forget(digest.sink, subjects, now=self._now)
 
     # --- from rules to rules, and from life to life
 

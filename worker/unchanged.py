@@ -8,7 +8,7 @@ Pure: when something is delivered, and what happens to the unchanged, is decided
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -22,6 +22,9 @@ ETAG = "etag"
 DIGEST_BYTES = 16
 NOTHING = bytes(DIGEST_BYTES)
 """The digest of no value at all: it is never the same as another one."""
+
+_ID_DIGITS = 16
+"""Of a subject's digest, what a digest's member keeps of it."""
 
 _Place = tuple[str, bytes]
 
@@ -107,6 +110,14 @@ class LastValues:
             return
         self._put(place, value, now)
         self._forget(older_than=now - self._memory_seconds)
+
+    def forget(self, sink: str, subjects: Collection[str], *, now: UnixSeconds) -> None:
+        """It is not known any more what the sink has of these, of which the `digests.subject_id` is given."""
+        if sink not in self._sinks:
+            return
+        for place in list(self._known):
+            if place[0] == sink and place[1].hex()[:_ID_DIGITS] in subjects:
+                self._put(place, NOTHING, now)
 
     def rows(self, *, since: int = 0) -> list[LastValue]:
         """What a later life needs to know, newest last; with `since`, only what changed after that `changes`."""

@@ -159,6 +159,21 @@ def test_joining_a_digest_is_being_delivered():
     run(scene())
 
 
+def test_a_digest_that_is_given_up_makes_it_unknown_for_those_in_it():
+    async def scene():
+        contents, refused = Contents(), FakeSink(refuse=lambda _: Rejected("400"))
+        quiet = {"out": {"group_by": [], "group_wait_seconds": 10, "group_interval_seconds": 60}}
+        store = MemoryStore(contents)
+        async with stage(CHANGED, store=store, sinks={"out": refused}, quiet=quiet).open() as first:
+            await played(first, *versions("A"))
+            await asyncio.sleep(20)
+            assert [letter.type for letter in await first.dead_letters()] == ["Worker.Digest"]
+        async with stage(CHANGED, store=MemoryStore(contents)).open() as second:
+            assert await played(second, *versions("A", first=1)) == ["a-1"]
+
+    run(scene())
+
+
 def test_what_a_mute_window_drops_makes_it_unknown():
     async def scene():
         quiet = {"out": {"mute": [{"then": "drop", "let_through": "warning"}]}}

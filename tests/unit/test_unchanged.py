@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from worker.digests import subject_id
 from worker.events import Event, OrderKey, OrderKind, Schema, Subject, UnixSeconds
 from worker.unchanged import NOTHING, LastValues, changed_key, value_digest
 
@@ -37,6 +38,18 @@ def test_the_last_value_counts_and_none_makes_it_unknown():
     known.note("out", A, NOTHING, now=NOW)
     assert not known.has("out", A, Y, now=NOW)
     assert not known.has("out", A, NOTHING, now=NOW)
+
+
+def test_what_is_forgotten_of_a_digest_is_what_it_was_made_of():
+    known = values()
+    for sink, subject in ("out", A), ("out", B), ("other", A):
+        known.note(sink, subject, X, now=NOW)
+    mark = known.changes
+    known.forget("out", {subject_id(A)}, now=NOW)
+    assert [known.has(*place, X, now=NOW) for place in (("out", A), ("out", B), ("other", A))] == [False, True, True]
+    later = values()
+    later.restore([*values().rows(), *known.rows(since=mark)])
+    assert [row.value for row in later.rows()] == [NOTHING]
 
 
 def test_what_has_no_value_takes_no_room_where_nothing_is_known():
