@@ -16,10 +16,12 @@ from worker.errors import StateFormatUnknown
 from worker.events import Position, UnixSeconds
 from worker.progress import SavedProgress, Watermark
 
-FORMAT = 4
+FORMAT = 5
 """A format that is not read is refused with a sentence; earlier ones are read: a rolling update meets them. 3 is
 written only while something waits in a digest, 4 only while an expectation is pending or missed, so that whoever has
-neither may go back to the version before."""
+neither may go back to the version before; 5 when bits say which of them are gone: whoever knows no bits would take them
+for pending."""
+_WITH_EXPECTATIONS = 4
 _WITH_DIGESTS = 3
 _WITHOUT_DIGESTS = 2
 
@@ -150,7 +152,7 @@ def encode(state: PartitionState) -> bytes:
 def _format(state: PartitionState) -> int:
     """The lowest that says all of it."""
     if state.expectations:
-        return FORMAT
+        return FORMAT if state.expectations.get("holes") else _WITH_EXPECTATIONS
     return _WITH_DIGESTS if state.digests else _WITHOUT_DIGESTS
 
 
@@ -163,7 +165,7 @@ def decode(payload: bytes) -> PartitionState:
         raise StateFormatUnknown(
             "The partition state is not the worker's: is the store shared with something else?"
         ) from None
-    if written_by not in (1, _WITHOUT_DIGESTS, _WITH_DIGESTS, FORMAT):
+    if written_by not in (1, _WITHOUT_DIGESTS, _WITH_DIGESTS, _WITH_EXPECTATIONS, FORMAT):
         raise StateFormatUnknown(
             f"The partition state has format {written_by}, this version reads {FORMAT}: run the version that wrote it."
         )

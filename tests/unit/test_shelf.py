@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +16,7 @@ from worker import shelf as module
 from worker.events import PartitionId
 from worker.metrics import Metrics
 from worker.shelf import Kind, Shelf
-from worker.state import PartitionState, encode
+from worker.state import PartitionState, decode, encode
 from worker.stores import Store
 
 PARTITION = PartitionId("0")
@@ -111,6 +112,27 @@ def test_what_was_live_at_the_last_save_is_what_the_next_life_finds(
 
     with pytest.MonkeyPatch.context() as patch:
         asyncio.run(scene(patch))
+
+
+def test_a_version_that_knows_no_bits_refuses_a_state_in_which_they_say_what_is_gone(monkeypatch: pytest.MonkeyPatch):
+    async def scene() -> None:
+        monkeypatch.setattr(module, "_INLINE_BYTES", 0)
+        store, book, before = MemoryStore(), Book(), {1, 2, 3, 4}
+        keeper, state = shelf(book, store), PartitionState(1, "me")
+        book.change(3)
+        state = await save(keeper, state)
+        assert orjson.loads(encode(state))["format"] in before
+        del book.live[2]
+        state = await save(keeper, state)
+        assert orjson.loads(encode(state))["format"] not in before
+        assert decode(encode(state)) == state
+        old = replace(state, expectations={**state.expectations, "gone": [[2, 2]]})
+        del old.expectations["holes"]  # as the version before has written it
+        next_book = Book()
+        await shelf(next_book, store, generation=2).restore(decode(encode(old)))
+        assert next_book.live == book.live
+
+    asyncio.run(scene())
 
 
 def test_where_ten_thousand_wait_and_go_at_random_a_few_times_what_comes_is_written():
