@@ -315,7 +315,7 @@ def test_a_state_that_is_not_what_it_says_is_refused_with_a_sentence():
 
 def test_a_state_of_a_newer_format_is_refused_and_not_taken_for_an_empty_one():
     payload = codec.encode(PartitionState(generation=3, owner="x")).replace(b'"format":2', b'"format":6')
-    with pytest.raises(StateFormatUnknown, match="format 5"):
+    with pytest.raises(StateFormatUnknown, match="format 6"):
         codec.decode(payload)
     with pytest.raises(StateFormatUnknown):
         codec.decode(b"hello")
