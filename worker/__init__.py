@@ -7,6 +7,7 @@ lease       until when a partition is surely ours; link: whether the hub is hear
 pipeline    one partition from top to bottom; start reading here. clock: what time it is there; room: when it is full;
             parts: what they share
 decode      bytes to events, or to a reason why not; decode_limit: when that is too often
+events      the values that travel
 caution     an event that kills every process that touches it
 keys        what events are compared by
 judge       late or not, a copy or not: duplicates (re-sent events recognised) and order (one subject's events in order,

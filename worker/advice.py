@@ -12,10 +12,11 @@ from worker.config import Config
 from worker.documents import Document, read_document
 from worker.errors import Rejected
 from worker.events import MISSED_TYPE, UnixSeconds
-from worker.filters import Condition
+from worker.filters import Condition, Filter
+from worker.missed import missed_source
 from worker.mistakes import Finding, Location, Mistake, did_you_mean, dotted, shown
 from worker.reach import contradiction, covered, sent_before
-from worker.route import Late, RouteSpec
+from worker.route import Late, RouteSpec, folded_source
 from worker.samples import Sample, sample_delivery
 from worker.settings import SinkSettings
 from worker.sinks import Delivery, PreviewingSink
@@ -76,22 +77,31 @@ def _no_event_can_pass(where: str, one: Condition, other: Condition) -> str:
 
 def _useless_expectations(config: Config) -> Iterator[Finding]:
     """What nobody would be told of, and what can never begin or be met."""
-    if config.routing.expect and not any(_may_take_missed(spec) for spec in config.routing.specs):
-        yield Finding(
-            ("expect",),
-            f"no route takes {MISSED_TYPE}, so that nobody is told of what is missed; name the type in a route's "
-            "includedEventTypes",
-        )
+    takers = [spec for spec in config.routing.specs if _lets_through(spec.filter, MISSED_TYPE)]
+    source = missed_source(config.worker.source.hub, config.worker.source.consumer_group)
+    if config.routing.expect and not any(_takes_from(spec, source) for spec in takers):
+        what = f"; name {source} in the `sources` of {takers[0].name}, or remove them" if takers else _NAME_THE_TYPE
+        yield Finding(("expect",), f"no route takes {MISSED_TYPE}, so that nobody is told of what is missed{what}")
     for index, rule in enumerate(config.routing.expect):
         for key, filter_ in (("after", rule.after), ("then", rule.then), ("events", rule.events)):
-            if filter_ and (pair := contradiction(filter_)):
+            if filter_ and filter_.event_types == frozenset({MISSED_TYPE.casefold()}):
+                message = f"no event can pass: no expectation looks at {MISSED_TYPE}; name another type"
+                yield Finding(("expect", index, key), message)
+            elif filter_ and (pair := contradiction(filter_)):
                 where = "a group of any_of: " if filter_.groups else ""
                 yield Finding(("expect", index, key), _no_event_can_pass(where, *pair))
 
 
-def _may_take_missed(spec: RouteSpec) -> bool:
-    """Whether a route lets the type through; its sources may still exclude the worker's own, which is not looked at."""
-    return spec.filter is None or spec.filter.event_types is None or MISSED_TYPE.casefold() in spec.filter.event_types
+_NAME_THE_TYPE = "; name the type in a route's includedEventTypes"
+
+
+def _lets_through(asked: Filter | None, event_type: str) -> bool:
+    """Whether events of a type may pass; what the filter says besides may still exclude them."""
+    return asked is None or asked.event_types is None or event_type.casefold() in asked.event_types
+
+
+def _takes_from(spec: RouteSpec, source: str) -> bool:
+    return spec.sources is None or folded_source(source) in map(folded_source, spec.sources)
 
 
 def _options_in_vain(config: Config) -> Iterator[Finding]:

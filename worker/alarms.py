@@ -19,7 +19,7 @@ from worker.decode import decode
 from worker.events import MADE_HERE, Event, Message, PartitionId, Placed, Position, Released, UnixSeconds
 from worker.groups import Groups, Step
 from worker.keys import idempotency_key
-from worker.missed import Missed
+from worker.missed import Missed, missed_source
 from worker.owner import PartitionOwner
 from worker.parts import Parts
 from worker.pending import Outcome
@@ -121,7 +121,7 @@ class Alarms(PartitionOwner):
 
     def _event(self, missed: Missed) -> tuple[Event, Message]:
         scope = self._parts.scope
-        body = orjson.dumps(missed.event(f"/worker/{scope.hub}/{scope.consumer_group}"))
+        body = orjson.dumps(missed.event(missed_source(scope.hub, scope.consumer_group)))
         made_at = UnixSeconds(missed.made_at)
         message = Message(self.partition, 0, "", made_at, body, "application/cloudevents+json")
         (event,) = decode(message)

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 from worker.config import Routing
 from worker.filters import Filter
-from worker.route import RouteSpec
 
 
 def changes(before: Routing, after: Routing) -> dict[str, list[str]]:
@@ -13,6 +12,7 @@ def changes(before: Routing, after: Routing) -> dict[str, list[str]]:
     found = {
         **_compared("sinks", {each.name: each for each in before.sinks}, {each.name: each for each in after.sinks}),
         **_compared("routes", _known(before), _known(after)),
+        **_compared("expect", _expected(before), _expected(after)),
     }
     common = {each.name for each in before.specs} & {each.name for each in after.specs}
     orders = [[each.name for each in routing.specs if each.name in common] for routing in (before, after)]
@@ -31,12 +31,23 @@ def _compared(what: str, before: Mapping[str, object], after: Mapping[str, objec
 
 
 def _known(routing: Routing) -> dict[str, object]:
-    return {spec.name: (replace(spec, filter=None), _said(spec)) for spec in routing.specs}
+    return {spec.name: (replace(spec, filter=None), _said(spec.filter)) for spec in routing.specs}
 
 
-def _said(spec: RouteSpec) -> Hashable:
+def _expected(routing: Routing) -> dict[str, object]:
+    return {
+        rule.name: (
+            replace(rule, after=None, then=None, events=None, correlation=None),
+            *map(_said, (rule.after, rule.then, rule.events)),
+            rule.correlation and rule.correlation.settings,
+        )
+        for rule in routing.expect
+    }
+
+
+def _said(compiled: Filter | None) -> Hashable:
     """What a filter demands, as it was written: compiled ones cannot be compared."""
-    return None if spec.filter is None else tuple(_demands(spec.filter))
+    return None if compiled is None else tuple(_demands(compiled))
 
 
 def _demands(compiled: Filter) -> Iterator[Hashable]:

@@ -90,7 +90,9 @@ def explain(
         list[str] | None, typer.Argument(metavar="[FILE...|-]", help="Events or message bodies; - is stdin.")
     ] = None,
 ) -> None:
-    """Say what would happen to events: schema, order key, each route and why (not). Needs no secrets and no hub.
+    """Say what would happen to events: schema, order key, each route and expectation, and why (not).
+
+    Needs no secrets and no hub.
 
     Exits 1 when an element is no event.
     """
@@ -100,8 +102,12 @@ def explain(
     from worker.explain import render
     from worker.loading import load
 
-    routes = load(config, secrets=False).routes
-    rows = [row for name, content in _contents(files or ["-"]) for row in explain_file(name, content, routes)]
+    routing = load(config, secrets=False).routing
+    rows = [
+        row
+        for name, content in _contents(files or ["-"])
+        for row in explain_file(name, content, routing.routes, routing.expect)
+    ]
     if as_json:
         for row in rows:
             print_json(row)

@@ -184,4 +184,7 @@ def incomplete_expectation(place: Location, expectation: Mapping[str, Any]) -> I
     for key in expectation.keys() & (ExpectSettings.goes_with.keys() - set(times)):
         (time,) = ExpectSettings.goes_with[key]
         if expectation[key] is not None and given and time not in given:
-            yield Finding((*place, key), f"goes only with {time}; remove it, or write {time} in place of {given[0]}")
+            hint = "; with every, `events` says what counts as a sign of life" if time == "within" else ""
+            yield Finding(
+                (*place, key), f"goes only with {time}; remove it, or write {time} in place of {given[0]}{hint}"
+            )

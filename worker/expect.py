@@ -1,12 +1,13 @@
 """Expectations, compiled: which events begin one, which meet it, and by what two events are known to belong together.
 
-Compiled once from the configuration and then only asked. What is pending, and when something is missed, is decided
-elsewhere: in `pending` for expectations over one subject.
+Compiled once from the configuration and then only asked, or asked why. What is pending, and when something is missed,
+is decided elsewhere: in `pending` for expectations over one subject.
 """
 
-from collections.abc import Iterable
+import json
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from worker.events import MISSED_TYPE, Event, UnixSeconds
 from worker.expect_settings import CorrelateSettings, ExpectSettings, seconds_of
@@ -19,16 +20,36 @@ from worker.sinks.templating import BrokenTemplate
 _OURS = MISSED_TYPE.casefold()
 _AHEAD_SECONDS = 300.0
 """An event cannot be in the hub before it happens; so far clocks may be apart, beyond it its time is not believed."""
+_Part = Literal["after", "then", "events"]
+_Keys = Callable[[Event], str]
+"""Says in words what an event is correlated by. Raises NoKey."""
+_SHOWN_KEYS = 5
+_SHOWN_CHARACTERS = 80
 
 
 class NoKey(Exception):
     """An event has nothing to correlate by; the text says why."""
 
 
+class Aspect(NamedTuple):
+    """What an event is to one part of a rule, in words."""
+
+    rule: str
+    part: _Part
+    """The key of the rule whose filter was asked."""
+    matched: bool
+    """Whether the event begins an expectation (`after`), meets one (`then`), or is a sign of life (`events`)."""
+    time: str
+    """`within` or `every`, as it stands in the file."""
+    reason: str
+
+
 class Correlation:
     """By what a second event is known to belong to a first one of another subject."""
 
     def __init__(self, settings: CorrelateSettings) -> None:
+        self.settings = settings
+        """As they stand in the file."""
         self._after = EventPattern(settings.after)
         self._then = EventPattern(settings.then)
         self._split = settings.split
@@ -50,6 +71,16 @@ class Correlation:
         if not keys:
             raise NoKey("correlate.then gives no key")
         return tuple(keys)
+
+    def explain_after(self, event: Event) -> str:
+        """The key of a first event, in words. Raises NoKey."""
+        return f"its key is {_quoted(self.after_key(event))}"
+
+    def explain_then(self, event: Event) -> str:
+        """The keys of a second event, in words. Raises NoKey."""
+        keys = self.then_keys(event)
+        more = f" and {len(keys) - _SHOWN_KEYS} more" if len(keys) > _SHOWN_KEYS else ""
+        return f"it follows on {', '.join(map(_quoted, keys[:_SHOWN_KEYS]))}{more}"
 
     @staticmethod
     def _keys(pattern: EventPattern, event: Event) -> list[str]:
@@ -110,6 +141,33 @@ class ExpectRule:
         """Whether the event says that its source is alive."""
         return self.is_silence and self.takes_from(event) and (self.events is None or self.events.matches(event))
 
+    def explain(self, event: Event) -> Iterator[Aspect]:
+        """What the event is to this rule: to each of its parts, and why."""
+        if self.is_silence:
+            yield self._aspect(event, "events", self.events)
+        else:
+            keys = self.correlation
+            yield self._aspect(event, "after", self.after, keys.explain_after if keys else None)
+            yield self._aspect(event, "then", self.then, keys.explain_then if keys else None)
+
+    def _aspect(self, event: Event, part: _Part, asked: Filter | None, keys: _Keys | None = None) -> Aspect:
+        if not self.takes_from(event):
+            matched, reason = False, self._why_not_from(event)
+        else:
+            matched, reason = (True, "every event is one") if asked is None else asked.explain(event)
+        if matched and keys:
+            try:
+                reason = f"{reason}; {keys(event)}"
+            except NoKey as error:
+                matched, reason = False, f"{reason}; but {error}"
+        return Aspect(self.name, part, matched, self.written, reason)
+
+    def _why_not_from(self, event: Event) -> str:
+        if event.type.casefold() == _OURS:
+            return "the worker made the event itself, and expects nothing of its own"
+        seen = "the event has no source" if event.source is None else f"the source {event.source} is not listed"
+        return f"{seen}, and the rule looks only at events from its `sources`"
+
 
 def compile_rule(
     settings: ExpectSettings, *, after: Filter | None, then: Filter | None, events: Filter | None
@@ -149,3 +207,7 @@ def _key_text(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return ""
     return str(value).strip()
+
+
+def _quoted(key: str) -> str:
+    return json.dumps(key if len(key) <= _SHOWN_CHARACTERS else f"{key[:_SHOWN_CHARACTERS]}…", ensure_ascii=False)

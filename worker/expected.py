@@ -78,7 +78,10 @@ def differences(wanted: Expectation, came: Came) -> Iterator[str]:
     if wanted.dead_letter is None and wanted.late != (came.late_by_ms is not None):
         yield "it is in its turn, not late" if wanted.late else f"it is late, by {came.late_by_ms} ms"
     if wanted.event is not None:
-        yield from _unlike(wanted.event, came.event.envelope if came.event else None, "event")
+        unlike = list(_unlike(wanted.event, came.event.envelope if came.event else None, "event"))
+        if unlike and told_together(came) and wanted.event.get("type") != DIGEST_TYPE:
+            yield "it is a digest, because the sink is quiet: expect `digest: [{…}]` in place of `event: {…}`"
+        yield from unlike
     if wanted.digest is not None:
         yield from _unlike([*wanted.digest], told_together(came), "digest")
 

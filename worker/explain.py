@@ -1,9 +1,10 @@
-"""What would happen to the events of a file: how each is understood and ordered, what every route makes of it, and why.
+"""What would happen to the events of a file: how each is understood and ordered, and what every route makes of it.
 
-Behind `worker explain`. It needs no hub, store, sink or secret, and changes nothing.
+And why, and which expectations it begins or meets. Behind `worker explain`. It needs no hub, store, sink or secret, and
+changes nothing.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -11,6 +12,7 @@ from rich.text import Text
 
 from worker.decode import decode
 from worker.events import BadEvent, Event, Message, PartitionId, UnixSeconds
+from worker.expect import ExpectRule
 from worker.route import Routes
 from worker.terminal import printable
 
@@ -18,10 +20,22 @@ Row = dict[str, Any]
 """What `worker explain --json` prints for one element."""
 
 
-def explain(name: str, content: bytes, routes: Routes) -> list[Row]:
+_AS: Mapping[str, str] = {
+    "after": "the first event, on which another must follow within {time}",
+    "then": "what must follow within {time}",
+    "events": "a sign of life, as there must be one every {time}",
+}
+"""What an event is to an expectation, by the key whose filter was asked."""
+
+
+def explain(name: str, content: bytes, routes: Routes, expect: Sequence[ExpectRule] = ()) -> list[Row]:
     """One row per element of a file that holds one event, an array of events or a whole message body."""
     return [
-        {"file": name, "index": index, **(_error(entry) if isinstance(entry, BadEvent) else _event(entry, routes))}
+        {
+            "file": name,
+            "index": index,
+            **(_error(entry) if isinstance(entry, BadEvent) else _event(entry, routes, expect)),
+        }
         for index, entry in enumerate(decode(_as_message(content)))
     ]
 
@@ -34,7 +48,7 @@ def _error(bad: BadEvent) -> Row:
     return {"error": f"{bad.reason}: {bad.detail}"}
 
 
-def _event(event: Event, routes: Routes) -> Row:
+def _event(event: Event, routes: Routes, expect: Sequence[ExpectRule]) -> Row:
     row: Row = {
         "schema": event.schema.value,
         "id": event.id,
@@ -46,6 +60,7 @@ def _event(event: Event, routes: Routes) -> Row:
             {"route": verdict.route, "matched": verdict.matched, "reason": verdict.reason, "sinks": list(verdict.sinks)}
             for verdict in routes.explain(event)
         ],
+        "expect": [aspect._asdict() for rule in expect for aspect in rule.explain(event)],
     }
     if event.order_defect is not None:
         row["order_defect"] = event.order_defect
@@ -72,13 +87,24 @@ def _as_text(row: Row) -> Text:
         text.append(f"  {name:<8}", "dim").append("(none)\n" if value is None else f"{printable(value)}\n")
     for verdict in row["routes"]:
         text.append_text(_verdict(verdict))
+    for aspect in row["expect"]:
+        text.append_text(_aspect(aspect))
     return text
 
 
 def _verdict(verdict: Row) -> Text:
-    matched = verdict["matched"]
-    text = Text.assemble("  ", ("yes" if matched else "no ", "bold green" if matched else "yellow"))
-    text.append(f"  {printable(verdict['route'])}", "bold")
-    if matched:
+    text = _answer(verdict["matched"], verdict["route"])
+    if verdict["matched"]:
         text.append(f" to {printable(', '.join(verdict['sinks']))}" if verdict["sinks"] else " to no further sink")
     return text.append(f": {printable(verdict['reason'])}\n", "dim")
+
+
+def _aspect(aspect: Row) -> Text:
+    text = _answer(aspect["matched"], f"expect {aspect['rule']}")
+    text.append(f", as {_AS[aspect['part']].format(time=aspect['time'])}")
+    return text.append(f": {printable(aspect['reason'])}\n", "dim")
+
+
+def _answer(matched: bool, name: str) -> Text:  # noqa: FBT001 - an answer
+    text = Text.assemble("  ", ("yes" if matched else "no ", "bold green" if matched else "yellow"))
+    return text.append(f"  {printable(name)}", "bold")

@@ -207,7 +207,7 @@ class _Reading:
     def _expectations(self, document: Document) -> list[ExpectRule]:
         rules = []
         for place, section in document.sections("expect"):
-            incomplete = list(incomplete_expectation(place, section))
+            incomplete = list(incomplete_expectation(place, section)) if section else []
             self.add(document, *incomplete)
             filters = {
                 key: self._filter(document, (*place, key), section.get(key)) for key in ("after", "then", "events")

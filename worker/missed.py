@@ -16,6 +16,11 @@ from worker.events import MISSED_TYPE
 _LONGEST_KEY = 200
 
 
+def missed_source(hub: str, consumer_group: str) -> str:
+    """The source of the events that tell of what was missed: routes with `sources` name it."""
+    return f"/worker/{hub}/{consumer_group}"
+
+
 @dataclass(eq=False)
 class Missed:
     """What is to be told, and how far that is."""

@@ -72,7 +72,9 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(word.casefold(), names, n=1)
     if near:
         return f"did you mean {names[near[0]]}?"
-    return f"write one of {', '.join(names.values())}" if names else "remove it"
+    if len(names) > 1:
+        return f"write one of {', '.join(names.values())}"
+    return f"write {next(iter(names.values()))}" if names else "remove it"
 
 
 def _unknown_key(key: str, known: Iterable[str]) -> str:

@@ -221,6 +221,9 @@ refuses to start with the same words. Where there is no mistake, it warns (`file
 - `only` and `changed` ([routes.md](routes.md)) that cannot do what was meant: with `late: deliver`, where an older
   event comes all the same; at a sink that has all of the events by an earlier route; `only: latest` with
   `window_seconds: 0`; `changed` by a value that events of Azure ML never have, or that is another one in each event;
+- expectations ([expectations.md](expectations.md)) of which nobody would be told, because no route takes
+  `Worker.ExpectationMissed`, or each that does has `sources` without the worker's own; and an `after` or `then` that
+  no event can pass, or that names nothing but that type;
 - a type under `Microsoft.MachineLearningServices.` that Azure ML does not send;
 - a template that fails for every sample event (those of `worker send-test`) of the types that the sink's routes let
   through.

@@ -483,6 +483,12 @@ BAD = [
     Bad(
         "routes",
         "    late: drop",
+        "    late: drop\nexpect:\n  - ",
+        "routes.yaml:17:4: expect[0]: must be a section: keys and values, indented below it",
+    ),
+    Bad(
+        "routes",
+        "    late: drop",
         "    late: drop\nexpect:\n  - {name: a}",
         "routes.yaml:17:5: expect[0]: has no time; add within or every, such as within: 2h",
     ),
@@ -526,7 +532,8 @@ BAD = [
         "routes",
         "    late: drop",
         "    late: drop\nexpect:\n  - {name: a, every: 6h, sources: [/x], then: {}}",
-        "routes.yaml:17:41: expect[0].then: goes only with within; remove it, or write within in place of every",
+        "routes.yaml:17:41: expect[0].then: goes only with within; remove it, or write within in place of every; "
+        "with every, `events` says what counts as a sign of life",
     ),
     Bad(
         "routes",

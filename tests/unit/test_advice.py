@@ -135,6 +135,7 @@ def test_warnings_stand_in_the_order_of_the_file():
     assert [warning.partition(": ")[0] for warning in said(routes)] == ["1:31", "2:33"]
 
 
+MISSED = "Worker.ExpectationMissed"
 EXPECT = """\
 sinks: [{name: a, kind: log}]
 routes:
@@ -152,6 +153,24 @@ def test_a_missed_expectation_that_no_route_takes_is_told_to_nobody():
         )
     ]
     assert said(EXPECT.replace("TYPE", "worker.expectationmissed").replace("THEN", "{}")) == []
+
+
+def test_a_missed_expectation_whose_source_no_route_names_is_told_to_nobody():
+    routes = EXPECT.replace("TYPE", "Worker.ExpectationMissed").replace("THEN", "{}")
+    assert said(routes.replace("sinks: [a]}", "sinks: [a], sources: [/some]}")) == [
+        (
+            "4:1: expect: no route takes Worker.ExpectationMissed, so that nobody is told of what is missed; name "
+            "/worker/ml-events/$Default in the `sources` of r, or remove them"
+        )
+    ]
+    assert said(routes.replace("sinks: [a]}", "sinks: [a], sources: [/Worker/ml-events/$default/]}")) == []
+
+
+@pytest.mark.parametrize("key", ["after", "then"])
+def test_an_expectation_of_what_the_worker_says_itself_is_in_vain(key):
+    routes = EXPECT.replace("TYPE", "Worker.ExpectationMissed").replace("THEN", "{includedEventTypes: [A]}")
+    [found] = said(routes.replace(f"{key}: {{includedEventTypes: [A]}}", f"{key}: {{includedEventTypes: [{MISSED}]}}"))
+    assert f"expect[0].{key}: no event can pass: no expectation looks at {MISSED}; name another type" in found
 
 
 def test_an_expectation_that_no_event_can_begin_or_meet_is_told():

@@ -7,6 +7,8 @@ import pytest
 
 from worker.changes import changes
 from worker.config import Routing
+from worker.expect import ExpectRule, compile_rule
+from worker.expect_settings import ExpectSettings
 from worker.filters import compile_filter
 from worker.route import Late, Routes, RouteSpec
 from worker.settings import SinkSettings
@@ -16,9 +18,9 @@ def spec(name: str, *sinks: str, late: Late = Late.DELIVER, **filter_: Any) -> R
     return RouteSpec(name, sinks, compile_filter(filter_) if filter_ else None, late=late)
 
 
-def routing(sinks: dict[str, dict[str, Any]], *specs: RouteSpec) -> Routing:
+def routing(sinks: dict[str, dict[str, Any]], *specs: RouteSpec, expect: tuple[ExpectRule, ...] = ()) -> Routing:
     configured = tuple(SinkSettings.model_validate({"name": name, "kind": "x", **keys}) for name, keys in sinks.items())
-    return Routing(Path("routes.yaml"), configured, specs, Routes(specs))
+    return Routing(Path("routes.yaml"), configured, specs, Routes(specs), expect)
 
 
 FILTER: dict[str, Any] = {
@@ -69,3 +71,32 @@ def test_what_happens_to_late_events_is_a_change_and_so_is_the_order_of_routes()
         "routes_changed": ["r"]
     }
     assert changes(routing({"a": {}}, one, other), routing({"a": {}}, other, one)) == {"routes_in_order": ["s", "r"]}
+
+
+def rule(name: str, then: dict[str, Any], **more: Any) -> ExpectRule:
+    settings = ExpectSettings.model_validate({"name": name, "after": {}, "then": then, "within": "1h", **more})
+    return compile_rule(settings, after=compile_filter({}), then=compile_filter(then), events=None)
+
+
+def test_expectations_that_came_went_and_changed_are_named():
+    key = "{{ event.data.x }}"
+    before = routing({}, expect=(rule("gone", FILTER), rule("same", FILTER, correlate=key), *map(changing, "123")))
+    after = routing(
+        {},
+        expect=(
+            rule("same", FILTER, correlate=key),
+            rule("1", {**FILTER, "includedEventTypes": ["A.C"]}),
+            rule("2", FILTER, within="2h"),
+            rule("3", FILTER, correlate="{{ event.data.y }}"),
+            rule("new", FILTER),
+        ),
+    )
+    assert changes(before, after) == {
+        "expect_added": ["new"],
+        "expect_removed": ["gone"],
+        "expect_changed": ["1", "2", "3"],
+    }
+
+
+def changing(name: str) -> ExpectRule:
+    return rule(name, FILTER)

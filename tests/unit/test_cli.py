@@ -108,6 +108,14 @@ def test_check_prints_one_object_for_good_files_when_asked_for_json(worker, tmp_
     outcome = worker("check", "--json", "--config", write(tmp_path))
     assert outcome.code == 0
     assert json.loads(outcome.out)["routes"] == ["failed", "all"]
+    assert json.loads(outcome.out)["expect"] == []
+
+
+def test_check_names_the_expectations_where_there_are_any(worker, tmp_path):
+    assert "expect" not in worker("check", "--config", write(tmp_path)).out
+    expect = "expect:\n  - {name: ends, after: {}, then: {}, within: 6h}\n"
+    outcome = worker("check", "--config", write(tmp_path, routes=f"{ROUTES}{expect}"))
+    assert (outcome.code, outcome.out.splitlines()[-1].split()) == (0, ["expect", "ends"])
 
 
 def test_check_prints_every_mistake_of_both_files_and_exits_2(worker, tmp_path):
@@ -197,7 +205,7 @@ def test_explain_prints_one_object_per_element_with_the_documented_keys(worker, 
     rows = [json.loads(line) for line in outcome.out.splitlines()]
     assert {row["file"] for row in rows} == {str(sample) for sample in SAMPLES}
     for row in rows:
-        assert set(row) == {"file", "index", "schema", "id", "type", "source", "subject", "order_key", "routes"}
+        assert " ".join(row) == "file index schema id type source subject order_key routes expect"
         assert [verdict["route"] for verdict in row["routes"]] == ["failed", "all"]
         assert [verdict["matched"] for verdict in row["routes"]] == [False, True]
 

@@ -130,3 +130,62 @@ def test_the_rules_of_one_subject_are_picked_out():
 )
 def test_the_time_of_an_event_is_its_own_or_else_when_the_hub_had_it(time, seconds):
     assert time_of(event(eventTime=time), UnixSeconds(1_767_225_700.0)) == seconds
+    assert time_of(event(eventTime=time), UnixSeconds(7.0)) == seconds
+
+
+# --- in words
+
+
+def said(found: ExpectRule, asked: Event) -> list[tuple[str, bool, str]]:
+    assert all((each.rule, each.time) == ("a", found.written) for each in found.explain(asked))
+    return [(each.part, each.matched, each.reason) for each in found.explain(asked)]
+
+
+def test_a_rule_says_whether_an_event_begins_or_meets_it_and_why():
+    assert said(rule(PAIR), event("A")) == [
+        ("after", True, "includedEventTypes names the type"),
+        ("then", False, 'the type is "A", which includedEventTypes does not name'),
+    ]
+    assert [each[1] for each in said(rule("after: {}, then: {}, within: 1h"), event("B"))] == [True, True]
+
+
+def test_a_rule_says_why_it_does_not_look_at_an_event_at_all():
+    found = rule(f"sources: [/x], {PAIR}")
+    not_listed = "the source /Some/Topic is not listed, and the rule looks only at events from its `sources`"
+    none = "the event has no source, and the rule looks only at events from its `sources`"
+    assert said(found, event("A")) == [("after", False, not_listed), ("then", False, not_listed)]
+    assert said(found, event("A", None)) == [("after", False, none), ("then", False, none)]
+    assert {each[2] for each in said(rule("after: {}, then: {}, within: 1h"), event("Worker.ExpectationMissed"))} == {
+        "the worker made the event itself, and expects nothing of its own"
+    }
+
+
+def test_a_rule_on_silence_says_what_is_a_sign_of_life():
+    assert said(rule("sources: [/some/topic], every: 1h"), event()) == [("events", True, "every event is one")]
+    assert said(rule("sources: [/some/topic], every: 1h, events: {includedEventTypes: [A]}"), event()) == [
+        ("events", False, 'the type is "Some.Type", which includedEventTypes does not name')
+    ]
+
+
+def test_a_rule_across_subjects_says_the_keys_or_why_there_is_none():
+    correlate = "correlate: {after: '{{ event.data.one }}', then: '{{ event.data.many }}', split: ','}"
+    found = rule(f"after: {{}}, then: {{}}, {correlate}, within: 1h")
+    every = "the filter accepts every event"
+    assert said(found, event(data={"one": "m:1", "many": "m:1, m:2"})) == [
+        ("after", True, f'{every}; its key is "m:1"'),
+        ("then", True, f'{every}; it follows on "m:1", "m:2"'),
+    ]
+    (after, then) = said(found, event(data={"one": "", "many": ",".join(map(str, range(9)))}))
+    assert after == ("after", False, f"{every}; but correlate.after gives 0 keys, and a first event has one")
+    assert then == ("then", True, f'{every}; it follows on "0", "1", "2", "3", "4" and 4 more')
+
+
+@pytest.mark.parametrize("asked", [event("A"), event("B"), event("C"), event("A", None), event("B", "/other")])
+@pytest.mark.parametrize("section", [PAIR, f"sources: [/some/topic], {PAIR}", "sources: [/Some/Topic], every: 1h"])
+def test_the_words_agree_with_what_happens(section, asked):
+    found = rule(section)
+    assert {each.part: each.matched for each in found.explain(asked)} == (
+        {"events": found.is_sign_of_life(asked)}
+        if found.is_silence
+        else {"after": found.begins_with(asked), "then": found.is_met_by(asked)}
+    )

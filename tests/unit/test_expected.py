@@ -154,6 +154,16 @@ def test_late_is_looked_at_also_where_it_is_left_out():
     assert list(differences(wanted(dead_letter="late"), came("1", dead_letter="late"))) == []
 
 
+def test_what_a_quiet_sink_tells_together_is_expected_as_a_digest_and_the_hint_says_so():
+    data = {"count": 1, "events": [{"id": "1"}]}
+    event = delivery_of(ELEMENT | {"id": "d", "eventType": "Worker.Digest", "data": data}).released.placed.event
+    digest = Came(0.0, "out", "runs", event)
+    hint = "it is a digest, because the sink is quiet: expect `digest: [{…}]` in place of `event: {…}`"
+    assert list(differences(wanted(event={"id": "1"}), digest)) == [hint, 'event.id is "d", not "1"']
+    assert list(differences(wanted(event={"data": {"count": 1}}), digest)) == []
+    assert list(differences(wanted(digest=[{"id": "1"}]), digest)) == []
+
+
 def test_a_dead_letter_is_no_delivery_and_has_its_reason():
     letter = came("1", dead_letter="late")
     assert list(differences(wanted(), letter)) == ["it is a dead letter (late); expected that it is delivered"]

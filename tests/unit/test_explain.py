@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from worker.expect import ExpectRule
 from worker.explain import explain, render
 from worker.filters import compile_filter
 from worker.route import Routes, RouteSpec
@@ -50,6 +51,7 @@ def test_an_event_is_explained_in_the_documented_form():
                 },
                 {"route": "all", "matched": True, "reason": "the route has no filter", "sinks": ["audit"]},
             ],
+            "expect": [],
         }
     ]
 
@@ -145,4 +147,40 @@ def test_a_route_says_what_it_does_not_deliver_of_what_it_matches():
             "changed, so not when its data.etag is the last one delivered of its subject"
         ),
         "the route has no filter; copy has it by mirror already",
+    ]
+
+
+def test_an_event_is_held_against_the_expectations_too():
+    rules = (
+        ExpectRule("fails", "6h", 21_600.0, None, None, after=compile_filter({}), then=FAILED),
+        ExpectRule("alive", "1d", 86_400.0, ("/x",), frozenset({"/x"}), is_silence=True),
+    )
+    [row] = explain("f", b'{"id": "1", "eventType": "T", "topic": "/x", "data": {}}', ROUTES, rules)
+    assert row["expect"] == [
+        {
+            "rule": "fails",
+            "part": "after",
+            "matched": True,
+            "time": "6h",
+            "reason": "the filter accepts every event",
+        },
+        {
+            "rule": "fails",
+            "part": "then",
+            "matched": False,
+            "time": "6h",
+            "reason": 'data.runStatus is missing or null: StringIn ["Failed"] does not hold',
+        },
+        {"rule": "alive", "part": "events", "matched": True, "time": "1d", "reason": "every event is one"},
+    ]
+    assert [line for line in rendered([row]).splitlines() if " expect " in line] == [
+        (
+            "  yes  expect fails, as the first event, on which another must follow within 6h: the filter accepts every "
+            "event"
+        ),
+        (
+            "  no   expect fails, as what must follow within 6h: data.runStatus is missing or null: StringIn "
+            '["Failed"] does not hold'
+        ),
+        "  yes  expect alive, as a sign of life, as there must be one every 1d: every event is one",
     ]

@@ -8,6 +8,8 @@ import typer
 from worker.commands.options import DEFAULT_CONFIG, WRONG_INPUT, ConfigOption, JsonOption, print_json
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from worker.config import Config
     from worker.mistakes import Mistake
 
@@ -38,8 +40,14 @@ def check(*, config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False)
         return
     for warning in found:
         typer.echo(f"{warning.where}: warning: {warning.message}", err=True)
+    for line in _lines(summary):
+        typer.echo(line)
+
+
+def _lines(summary: "Mapping[str, str | list[str]]") -> "Iterator[str]":
     for name, value in summary.items():
-        typer.echo(f"{name:<15} {value if isinstance(value, str) else ', '.join(value)}")
+        if value:
+            yield f"{name:<15} {value if isinstance(value, str) else ', '.join(value)}"
 
 
 def _row(mistake: "Mistake", what: str) -> dict[str, str | int | None]:
@@ -63,4 +71,5 @@ def _summary(config: "Config") -> dict[str, str | list[str]]:
         "store": f"{store.kind}, {where}",
         "sinks": [f"{sink.name} ({of_kind(sink.kind)})" for sink in config.sinks],
         "routes": [spec.name for spec in config.routing.specs],
+        "expect": [rule.name for rule in config.routing.expect],
     }
