@@ -148,8 +148,10 @@ def _sentence(error: ErrorDetails, value: object, known: Iterable[str], place: L
 
 
 def _number(value: object, kind: str) -> str:
-    quoted = isinstance(value, str) and re.fullmatch(r"\s*[-+]?[0-9.]+\s*", value)
-    return f"must be a {kind}, without quotes" if quoted else f"must be a {kind}"
+    found = re.fullmatch(r"\s*[-+]?[0-9.]+\s*([A-Za-z]*)\s*", value) if isinstance(value, str) else None
+    if found is None:
+        return f"must be a {kind}"
+    return f"must be a {kind}, without {'a unit' if found[1] else 'quotes'}"
 
 
 def _choice(value: object, expected: str) -> str:

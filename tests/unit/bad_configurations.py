@@ -479,13 +479,19 @@ BAD = [
         "    url_env: OUT\n    retry: {max_attempts: 0}",
         "routes.yaml:5:13: sinks[0].retry.max_attempts: must be at least 1",
     ),
-    # Expectations
+    Bad(
+        "routes",
+        "    url_env: OUT",
+        "    url_env: OUT\n    retry: {give_up_after_seconds: 2h}",
+        "routes.yaml:5:13: sinks[0].retry.give_up_after_seconds: must be a number, without a unit",
+    ),
     Bad(
         "routes",
         "    late: drop",
-        "    late: drop\nexpect:\n  - ",
-        "routes.yaml:17:4: expect[0]: must be a section: keys and values, indented below it",
+        "    late: drop\n    only: newest",
+        "routes.yaml:16:5: routes[1].only: cannot be newest; write latest",
     ),
+    # Expectations
     Bad(
         "routes",
         "    late: drop",

@@ -35,6 +35,12 @@ def test_a_mistake_is_said_with_its_line_and_what_to_write(bad):
     assert "hunter2" not in "\n".join(found)
 
 
+def test_an_entry_that_is_no_section_is_one_mistake():
+    routes = f"{ROUTES}expect:\n  -\n"
+    said = ["routes.yaml:17:4: expect[0]: must be a section: keys and values, indented below it"]
+    assert mistakes(routes=routes) == said
+
+
 FREE_OF_EACH_OTHER = [
     ("worker", "hub: ml-events", "hub: ml-events\n  start: never", "source.start"),
     ("worker", "hub: ml-events", "hub: ml-events\n  prefetch: many", "source.prefetch"),
