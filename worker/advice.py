@@ -1,12 +1,15 @@
 """What is allowed and looks wrong: warnings about a configuration that has no mistake.
 
 A sink that no route names, a route that cannot do anything, one that cannot do what it says of the newest and the
-unchanged, a type that Azure ML does not send, a template that works for no event. Each is proved or tried (`reach`,
-`samples`); what is not mentioned may be wrong all the same. Nothing is connected to, and no secret is read.
+unchanged, a type that Azure ML does not send, a key that Azure's events do not have, a template that works for no
+event. Each is proved or tried (`reach`, `samples`); what is not mentioned may be wrong all the same. Nothing is
+connected to, and no secret is read.
 """
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
+from typing import Any
 
 from worker.config import Config
 from worker.documents import Document, read_document
@@ -26,6 +29,12 @@ from worker.unchanged import ETAG
 _ML = "microsoft.machinelearningservices."
 _ML_TYPES = ("ModelRegistered", "ModelDeployed", "RunCompleted", "DatasetDriftDetected", "RunStatusChanged")
 """All that Azure ML sends, after that prefix. Other sources have more types, and get new ones."""
+_AT_THE_TOP = frozenset(
+    {"data", "id", "subject"}
+    | {"topic", "eventtype", "eventtime", "dataversion", "metadataversion"}
+    | {"source", "type", "time", "specversion", "datacontenttype", "dataschema", "data_base64"}
+)
+"""Names that an event of Azure's own may have beside its data, folded."""
 _SOME_TIME = UnixSeconds(1_769_839_200.0)
 
 
@@ -37,6 +46,7 @@ def warnings(config: Config) -> list[Mistake]:
         _useless_routes(config),
         _options_in_vain(config),
         _unknown_types(document),
+        _keys_without_data(document),
         _broken_templates(config),
         _useless_expectations(config),
     )
@@ -142,16 +152,41 @@ def _never_unchanged(spec: RouteSpec, names: tuple[str, ...]) -> Iterator[str]:
 
 def _unknown_types(document: Document) -> Iterator[Finding]:
     known = {f"{_ML}{each}".casefold() for each in _ML_TYPES}
+    for place, filter_ in _filters(document):
+        for index, name in enumerate(filter_.get("includedEventTypes") or ()):
+            if name.casefold().startswith(_ML) and name.casefold() not in known:
+                yield Finding(
+                    (*place, "includedEventTypes", index),
+                    f"Azure ML sends no events of this type; {did_you_mean(name[len(_ML) :], _ML_TYPES)}",
+                )
+
+
+def _keys_without_data(document: Document) -> Iterator[Finding]:
+    """`runStatus` for `data.runStatus`. Only where all types are Azure's own: others may have attributes of theirs."""
+    for place, filter_ in _filters(document):
+        types = filter_.get("includedEventTypes") or ()
+        if not types or not all(name.casefold().startswith("microsoft.") for name in types):
+            continue
+        for at, condition in _conditions(place, filter_):
+            first = re.split(r"[.\[]", condition["key"], maxsplit=1)[0]
+            if first and first.casefold() not in _AT_THE_TOP:
+                meant = shown(f"data.{first}")
+                message = f"no event of these types has {shown(first)} beside its data; did you mean {meant}?"
+                yield Finding((*at, "key"), message)
+
+
+def _filters(document: Document) -> Iterator[tuple[Location, Mapping[str, Any]]]:
     for place, section in chain(document.sections("routes"), document.sections("expect")):
         for key in ("filter", "after", "then", "events"):
-            filter_ = section.get(key)
-            types = filter_.get("includedEventTypes") if isinstance(filter_, dict) else None
-            for index, name in enumerate(types or ()):
-                if name.casefold().startswith(_ML) and name.casefold() not in known:
-                    yield Finding(
-                        (*place, key, "includedEventTypes", index),
-                        f"Azure ML sends no events of this type; {did_you_mean(name[len(_ML) :], _ML_TYPES)}",
-                    )
+            if isinstance(found := section.get(key), dict):
+                yield (*place, key), found
+
+
+def _conditions(place: Location, filter_: Mapping[str, Any]) -> Iterator[tuple[Location, Mapping[str, Any]]]:
+    for index, condition in enumerate(filter_.get("advancedFilters") or ()):
+        yield (*place, "advancedFilters", index), condition
+    for index, group in enumerate(filter_.get("any_of") or ()):
+        yield from _conditions((*place, "any_of", index), group)
 
 
 def _broken_templates(config: Config) -> Iterator[Finding]:

@@ -225,6 +225,8 @@ refuses to start with the same words. Where there is no mistake, it warns (`file
   `Worker.ExpectationMissed`, or each that does has `sources` without the worker's own; and an `after` or `then` that
   no event can pass, or that names nothing but that type;
 - a type under `Microsoft.MachineLearningServices.` that Azure ML does not send;
+- a key such as `runStatus`, which should be `data.runStatus`: where all types of a filter begin with `Microsoft.`, no
+  event has it at the top;
 - a template that fails for every sample event (those of `worker send-test`) of the types that the sink's routes let
   through.
 

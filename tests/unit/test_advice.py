@@ -135,6 +135,36 @@ def test_warnings_stand_in_the_order_of_the_file():
     assert [warning.partition(": ")[0] for warning in said(routes)] == ["1:31", "2:33"]
 
 
+KEYS = """\
+sinks: [{name: a, kind: log}]
+routes:
+  - name: r
+    sinks: [a]
+    filter:
+      includedEventTypes: [TYPE]
+      advancedFilters: [{operatorType: IsNotNull, key: "KEY"}]
+      any_of: [{advancedFilters: [{operatorType: IsNotNull, key: "KEY"}]}]
+"""
+
+
+def test_a_key_of_azures_events_that_lacks_its_data_is_told_wherever_it_stands():
+    hint = "key: no event of these types has runStatus beside its data; did you mean data.runStatus?"
+    routes = KEYS.replace("TYPE", f"{ML}.RunStatusChanged")
+    assert [each.rpartition("].")[2] for each in said(routes.replace("KEY", "runStatus"))] == [hint, hint]
+    assert said(routes.replace("KEY", "runStatus"))[0].startswith("7:51: routes[0].filter.advancedFilters[0].key: ")
+    assert "has runTags beside its data; did you mean data.runTags?" in said(routes.replace("KEY", "runTags['a.b']"))[0]
+
+
+@pytest.mark.parametrize("key", ["data.runStatus", "Data.x", "subject", "EVENTTYPE", "source", "dataschema", "['x']"])
+def test_a_key_that_an_event_of_azure_may_have_is_not_mentioned(key):
+    assert said(KEYS.replace("TYPE", f"{ML}.RunStatusChanged").replace("KEY", key)) == []
+
+
+def test_other_producers_may_have_attributes_of_their_own():
+    assert said(KEYS.replace("TYPE", f"{ML}.RunStatusChanged, Some.Type").replace("KEY", "tenant")) == []
+    assert said(KEYS.replace("TYPE", "All").replace("KEY", "tenant")) == []
+
+
 MISSED = "Worker.ExpectationMissed"
 EXPECT = """\
 sinks: [{name: a, kind: log}]
