@@ -49,6 +49,7 @@ def warnings(config: Config) -> list[Mistake]:
         _keys_without_data(document),
         _broken_templates(config),
         _useless_expectations(config),
+        _constant_keys(config),
     )
     marked = [document.mistake(place, f"{dotted(place)}: {message}") for place, message in found]
     return sorted(marked, key=lambda each: (each.line or 0, each.column or 0))
@@ -100,6 +101,19 @@ def _useless_expectations(config: Config) -> Iterator[Finding]:
             elif filter_ and (pair := contradiction(filter_)):
                 where = "a group of any_of: " if filter_.groups else ""
                 yield Finding(("expect", index, key), _no_event_can_pass(where, *pair))
+
+
+def _constant_keys(config: Config) -> Iterator[Finding]:
+    """A key of the data where a template should stand: then every event belongs to every other."""
+    for index, rule in enumerate(config.routing.expect):
+        settings = rule.correlation.settings if rule.correlation else None
+        for text in (settings.after, settings.then) if settings else ():
+            if "{{" not in text and "{%" not in text:
+                yield Finding(
+                    ("expect", index, "correlate"),
+                    f'{shown(text)} is no template, so that all events have one key; write "{{{{ event.data.… }}}}"',
+                )
+                break
 
 
 _NAME_THE_TYPE = "; name the type in a route's includedEventTypes"

@@ -223,7 +223,8 @@ refuses to start with the same words. Where there is no mistake, it warns (`file
   `window_seconds: 0`; `changed` by a value that events of Azure ML never have, or that is another one in each event;
 - expectations ([expectations.md](expectations.md)) of which nobody would be told, because no route takes
   `Worker.ExpectationMissed`, or each that does has `sources` without the worker's own; and an `after` or `then` that
-  no event can pass, or that names nothing but that type;
+  no event can pass, or that names nothing but that type; and a `correlate` without a template, which is one key for
+  all events;
 - a type under `Microsoft.MachineLearningServices.` that Azure ML does not send;
 - a key such as `runStatus`, which should be `data.runStatus`: where all types of a filter begin with `Microsoft.`, no
   event has it at the top;

@@ -221,6 +221,15 @@ def test_an_expectation_that_no_event_can_begin_or_meet_is_told():
     assert "expect[0].then.includedEventTypes[0]: Azure ML sends no events of this type; did you mean" in typed[0]
 
 
+@pytest.mark.parametrize("correlate", ["data.modelName", "{after: '{{ event.subject }}', then: data.modelName}"])
+def test_a_key_that_is_the_same_for_all_events_is_told_once(correlate):
+    routes = EXPECT.replace("TYPE", MISSED).replace("THEN", "{}")
+    assert [
+        each.partition("expect[0].")[2] for each in said(routes.replace("1h}", f"1h, correlate: {correlate}}}"))
+    ] == ['correlate: data.modelName is no template, so that all events have one key; write "{{ event.data.… }}"']
+    assert said(routes.replace("1h}", "1h, correlate: '{{ event.data.modelName }}'}")) == []
+
+
 # --- only and changed
 
 
