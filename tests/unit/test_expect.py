@@ -130,7 +130,6 @@ def test_the_rules_of_one_subject_are_picked_out():
 )
 def test_the_time_of_an_event_is_its_own_or_else_when_the_hub_had_it(time, seconds):
     assert time_of(event(eventTime=time), UnixSeconds(1_767_225_700.0)) == seconds
-    assert time_of(event(eventTime=time), UnixSeconds(7.0)) == seconds
 
 
 # --- in words
