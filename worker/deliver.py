@@ -122,6 +122,7 @@ class Lane:
         self._go(way, give_up_after_seconds)
         self._next_start = min(self._next_start, asyncio.get_running_loop().time() + self._pace_seconds)
         self._breaker.begin_anew(held=way.settings.paused)
+        self._chains.hurry()  # the new destination has not asked anybody to wait
         self._hire()
         return before
 
@@ -177,7 +178,7 @@ class Lane:
                 await self._keep_pace()
             if self._breaker.flow in (Flow.FREE, *OVER):  # not closed while we kept pace
                 return False
-            if probe:
+            if probe and self._breaker.flow is not Flow.HELD:  # nor paused
                 return True
 
     async def _keep_limit(self) -> None:
@@ -203,7 +204,8 @@ class Lane:
         job = chain.jobs[0]
         chain.trying = True  # nobody else takes it away while its owner thinks
         turn = await self._turn_of(job)
-        if turn is Turn.ALONE and not self._over and not await job.owner.may_start(job):
+        may_start = turn is Turn.ALONE and not self._over and await job.owner.may_start(job)
+        if turn is Turn.ALONE and not may_start:
             turn = Turn.WAIT
         chain.trying = False
         if job.owner.closed:
@@ -211,6 +213,8 @@ class Lane:
             return None
         if self._over and turn is not Turn.ASIDE:
             self._end_of(chain, job)
+            if may_start:
+                job.owner.attempt_ended(job)  # it has not begun, and its owner waits for its end
             return None
         match turn:
             case Turn.ALONE:
