@@ -36,6 +36,11 @@ from worker.way import Way
 _log = structlog.get_logger()
 
 _LOOK_SECONDS = 2.0
+_STILL_SECONDS = 1.0
+"""What has changed is read when it has not changed again for so long: a file that is half written may be valid, and what
+a route that is not there yet is for would be settled without it."""
+_MOST_LOOKS = 10
+"""So often it looks whether somebody still writes."""
 _AGAIN_SECONDS = 15.0
 """After so long what was refused is read again, though nothing has changed that is looked at: a secret or a template
 that was missing may have come."""
@@ -115,8 +120,19 @@ class Reloads:
             anew = await self._until_asked(_LOOK_SECONDS)
             look = await self._look(self._config)
             self._say_restart(look.worker)
+            if not anew and _differ(look, self._seen):
+                anew, look = await self._until_still(look)
             if anew or _differ(look, self._seen) or (self._said and self._now >= self._again_at):
                 await self._reload(look, lanes, anew=anew)
+
+    async def _until_still(self, look: _Look) -> tuple[bool, _Look]:
+        """How it looks when nobody writes any more; True: when somebody asked, who need not wait for that."""
+        for _ in range(_MOST_LOOKS):
+            before, anew = look, await self._until_asked(_STILL_SECONDS)
+            look = await self._look(self._config)
+            if anew or not _differ(look, before):
+                return anew, look
+        return False, look
 
     @property
     def _now(self) -> float:

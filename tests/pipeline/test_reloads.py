@@ -25,7 +25,7 @@ from worker.rules import Rules, RuleSet
 from worker.settings import SinkSettings
 from worker.way import Way
 
-LOOK = 2.5
+LOOK = 3.5
 AGAIN = 16.0
 WORKER = {
     "source": {"namespace": "hub.servicebus.windows.net", "hub": "events"},
@@ -250,6 +250,47 @@ def test_a_bad_file_changes_nothing_is_said_once_and_a_good_one_ends_it(tmp_path
             await stage.write(rules(sink("out"), sink("new")))
             assert (stage.outcomes, stage.in_force) == ((1, 1, 1), ["new", "out"])
             assert "refused" not in stage.note
+
+    run(scene())
+
+
+def test_what_is_half_written_is_not_taken_though_it_is_valid(tmp_path: Path):
+    """Without its last route, events would be settled that it is for."""
+
+    async def scene():
+        async with Scene(tmp_path, rules(sink("out"))).running() as stage:
+            seen: list[list[str]] = []
+            await asyncio.sleep(1.5)  # it looks in half a second
+            with stage.rules.followed_by(lambda: seen.append(stage.in_force)):
+                for names in (["one"], ["one", "two"], ["one", "two", "three"]):
+                    await stage.write(rules(*map(sink, names)), 0.7)
+                await asyncio.sleep(LOOK)
+            assert seen == [["out"], ["one", "three", "two"]]
+            assert stage.outcomes == (1, 0, 1)
+
+    run(scene())
+
+
+def test_a_file_that_is_written_all_the_time_is_taken_all_the_same(tmp_path: Path):
+    async def scene():
+        async with Scene(tmp_path, rules(sink("out"))).running() as stage:
+            for number in range(100):
+                await stage.write(rules(sink(f"out{number}")), 0.3)
+            assert stage.in_force != ["out"]
+
+    run(scene())
+
+
+def test_whoever_asks_does_not_wait_until_nothing_changes_any_more(tmp_path: Path):
+    async def scene():
+        async with Scene(tmp_path, rules(sink("out"))).running() as stage:
+            await stage.write(rules(sink("new")), 2.1)
+            assert stage.in_force == ["out"]  # noticed, and perhaps half written
+            stage.asked.set()
+            await settle_down()
+            assert stage.in_force == ["new"]
+            await asyncio.sleep(60)
+            assert (stage.outcomes, stage.built.count("new")) == ((1, 0, 1), (1, 0))
 
     run(scene())
 
