@@ -20,7 +20,9 @@ AZURITE_KEY = base64.b64encode(os.urandom(32)).decode()
 _T = TypeVar("_T")
 
 
-async def eventually(condition: Callable[[], _T | Awaitable[_T]], timeout_seconds: float = 10.0) -> _T:
+async def eventually(
+    condition: Callable[[], _T | Awaitable[_T]], timeout_seconds: float = 10.0, *, every_seconds: float = 0.01
+) -> _T:
     """Polls a plain or async condition until it is true, and returns its value; AssertionError after the timeout."""
     deadline = time.monotonic() + timeout_seconds
     while True:
@@ -31,7 +33,7 @@ async def eventually(condition: Callable[[], _T | Awaitable[_T]], timeout_second
             return value
         if time.monotonic() > deadline:
             raise AssertionError(f"not true within {timeout_seconds:g} s: {inspect.getsource(condition).strip()}")
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(every_seconds)
 
 
 def free_port() -> int:

@@ -27,7 +27,9 @@ PARTITIONS = 4
 DRAIN_SECONDS = 5
 
 
-def traffic(count: int, *, seed: int, duplicates: float = 2, malformed: float = 0.5) -> list[TrafficMessage]:
+def traffic(
+    count: int, *, seed: int, duplicates: float = 2, malformed: float = 0.5, arrays: float = 5
+) -> list[TrafficMessage]:
     """Events of an ML workspace, displaced by up to 50 places."""
     return generate(
         TrafficOptions(
@@ -36,7 +38,7 @@ def traffic(count: int, *, seed: int, duplicates: float = 2, malformed: float = 
             disorder=50,
             duplicates_percent=duplicates,
             malformed_percent=malformed,
-            arrays_percent=5,
+            arrays_percent=arrays,
             seed=seed,
         )
     )
