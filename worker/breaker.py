@@ -71,9 +71,14 @@ class Breaker:
         """Set when whoever pauses is to look again."""
         self._show()
 
+    @property
+    def over(self) -> bool:
+        """Whether nothing is to be sent any more, nor to wait."""
+        return self.flow in OVER
+
     async def enter(self) -> bool:
         """Waits until an attempt may begin, or none ever will; True when it is the probe, whose end must be told."""
-        while self.flow is not Flow.FREE and self.flow not in OVER:
+        while self.flow is not Flow.FREE and not self.over:
             if self._probe_due:
                 self._probe_due = False
                 return True
@@ -146,7 +151,7 @@ class Breaker:
 
     def gone(self, error: Exception) -> None:
         """The destination says that it is gone for good."""
-        if self.flow not in OVER:
+        if not self.over:
             _log.error("lane ended: the destination is gone", sink=self._sink, error=str(error))
             self._end(Flow.GONE)
 
@@ -174,7 +179,7 @@ class Breaker:
         return self._pause_seconds * self._jitter.uniform(0.5, 1.0)
 
     def _stop_flow(self, flow: Flow, pause_seconds: float, wait_seconds: float, why: str = "") -> None:
-        if self.flow in OVER:  # told meanwhile to another attempt
+        if self.over:  # told meanwhile to another attempt
             return
         if self.flow is Flow.FREE:
             if flow is Flow.REFUSED:

@@ -1,9 +1,9 @@
-"""Lanes: one per sink, shared by the partitions of the process. Concurrency, rate, retries, giving up.
+"""Lanes: one per sink, shared by the partitions of the process. Concurrency, rate, attempts, what waits.
 
-A lane decides when an attempt starts and what its end means; what an attempt is, the sink knows; what a settled event
-is, the pipeline knows. Order is in `chains`, when a destination is left alone in `breaker`, acting once in `ledger`.
-Nothing is thrown away here: a delivery is accepted, given up with a reason, or dropped because its partition has gone
-to another owner, who reads it again.
+A lane decides when an attempt starts; what its end means is in `conclude`; what an attempt is, the sink knows; what a
+settled event is, the pipeline knows. Order is in `chains`, when a destination is left alone in `breaker`, acting once
+in `ledger`. Nothing is thrown away here: a delivery is accepted, given up with a reason, or dropped because its
+partition has gone to another owner, who reads it again.
 
 A sink that is configured anew keeps its lane, and so its order: what is under way ends as it began, what starts
 afterwards goes the new `way`. Which lanes there are says `lanes`.
@@ -16,6 +16,7 @@ import structlog
 
 from worker.breaker import OVER, Breaker, Flow
 from worker.chains import Chain, Chains, Job, Owner, Turn
+from worker.conclude import Conclusions
 from worker.errors import (
     Gone,
     InProgress,
@@ -31,18 +32,14 @@ from worker.errors import (
 from worker.lane_log import LaneLog
 from worker.ledger import Later, Ledger, Skipped
 from worker.metrics import Metrics
-from worker.outcomes import Outcome, failure
+from worker.outcomes import Outcome
 from worker.settings import SinkSettings
 from worker.sinks import Sink
 from worker.way import Way
 
 _log = structlog.get_logger()
 
-_FIRST_RETRY_SECONDS = 0.5
-_LONGEST_RETRY_SECONDS = 60.0
 _LEASE_AGAIN_SECONDS = 0.25
-_SOONEST_AGAIN_SECONDS = 0.01
-"""However soon a sink's own limit says: a lane that asks for ever must leave the loop to others."""
 _LOOK_SECONDS = 5.0
 """How often a lane looks at what waits in it: for its age, and for what must be given up though nothing is tried."""
 
@@ -61,13 +58,14 @@ class Lane:
         seed: int | None = None,
     ) -> None:
         self.name = settings.name
-        self._go(Way(settings, sink, ledger), give_up_after_seconds)
-        self._jitter = random.Random(seed)  # noqa: S311 - spreads retries, guards nothing
+        jitter = random.Random(seed)  # noqa: S311 - spreads retries, guards nothing
         self._metrics = metrics
         self._seconds = metrics.delivery_seconds.labels(self.name)
         self._oldest_seconds = metrics.lane_oldest_seconds.labels(self.name)
         self._chains = Chains(metrics.lane_queued.labels(self.name))
-        self._breaker = Breaker(self.name, held=settings.paused, jitter=self._jitter, metrics=metrics)
+        self._breaker = Breaker(self.name, held=settings.paused, jitter=jitter, metrics=metrics)
+        self._ends = Conclusions(self.name, self._chains, self._breaker, jitter, self._goes_aside)
+        self._go(Way(settings, sink, ledger), give_up_after_seconds)
         self._next_start = 0.0
         self._says = LaneLog(self.name)
         self._end = ("", "")
@@ -81,8 +79,7 @@ class Lane:
         self._way = way
         self._concurrency = settings.concurrency
         self._pace_seconds = 1 / settings.rate if settings.rate else 0.0
-        self._give_up_after_seconds = give_up_after_seconds
-        self._max_attempts = settings.retry.max_attempts
+        self._ends.follow(give_up_after_seconds=give_up_after_seconds, max_attempts=settings.retry.max_attempts)
         self._sheds = settings.overflow == "dead_letter"
 
     def submit(self, job: Job) -> None:
@@ -170,7 +167,7 @@ class Lane:
         """Waits until an attempt may begin; True when it is a probe."""
         while True:
             probe = await self._breaker.enter()
-            if self._over:
+            if self._breaker.over:
                 await asyncio.sleep(0)  # there may be thousands to give up, and others are to work between them
                 return False
             await self._keep_limit()
@@ -193,7 +190,7 @@ class Lane:
             start = max(now, self._next_start)
             self._next_start = start + self._pace_seconds
             await self._breaker.pause(start - now)
-            if way is self._way or self._over:  # else it has another pace by now
+            if way is self._way or self._breaker.over:  # else it has another pace by now
                 return
 
     # --- one attempt
@@ -204,41 +201,34 @@ class Lane:
         job = chain.jobs[0]
         chain.trying = True  # nobody else takes it away while its owner thinks
         turn = await self._turn_of(job)
-        may_start = turn is Turn.ALONE and not self._over and await job.owner.may_start(job)
-        if turn is Turn.ALONE and not may_start:
-            turn = Turn.WAIT
+        may_start = turn is Turn.ALONE and not self._breaker.over and await job.owner.may_start(job)
         chain.trying = False
         if job.owner.closed:
             self._chains.drop(chain)
             return None
-        if self._over and turn is not Turn.ASIDE:
-            self._end_of(chain, job)
-            if may_start:
-                job.owner.attempt_ended(job)  # it has not begun, and its owner waits for its end
+        if self._breaker.over and turn is not Turn.ASIDE:
+            self._end_of(chain, job, before_attempt=may_start)
             return None
         match turn:
-            case Turn.ALONE:
+            case Turn.ALONE if may_start:
                 return await self._attempt(chain, job, probe=probe)
             case Turn.ASIDE:
                 self._chains.advance(chain, self._goes_aside)
-            case Turn.WAIT:
-                self._again(chain, _LEASE_AGAIN_SECONDS)
+            case _:
+                self._ends.again(chain, _LEASE_AGAIN_SECONDS)
         return None
 
-    def _end_of(self, chain: Chain, job: Job) -> None:
+    def _end_of(self, chain: Chain, job: Job, *, before_attempt: bool = False) -> None:
         """Nothing goes there any more. Where the partition may be another's by now, that one may have a way still."""
+        if before_attempt:
+            job.owner.attempt_ended(job)  # it was told that one follows, and waits for its end
         if not job.owner.is_ours():
             self._chains.later(chain, _LEASE_AGAIN_SECONDS)
             return
         reason, why = self._end
         said = f"{job.attempts} attempts, no more: {why}" if job.attempts else f"not sent: {why}"
-        self._give_up(job, said, reason=reason)
+        self._ends.give_up(job, said, reason=reason)
         self._chains.advance(chain, self._goes_aside)
-
-    @property
-    def _over(self) -> bool:
-        """Whether nothing is to be sent any more, nor to wait."""
-        return self._breaker.flow in OVER
 
     def _goes_aside(self, job: Job) -> bool:
         return not self._must_look_back(job) and job.owner.turn(job) is Turn.ASIDE
@@ -290,17 +280,17 @@ class Lane:
         else:
             if way is self._way:  # else it says nothing about where attempts go by now
                 self._tell_breaker(job, error, acted=acted, probe=probe)
-            outcome = self._conclude(chain, job, error, acted=acted)
+            outcome = self._ends.conclude(chain, job, error, acted=acted)
         self._metrics.deliveries.labels(self.name, outcome).inc()
         job.owner.attempt_ended(job)
         return outcome
 
     def _abort(self, chain: Chain, job: Job) -> None:
         """By its owner, which is closed, or because the sink was removed; it may be there again by now."""
-        if self._over and not job.owner.closed:
+        if self._breaker.over and not job.owner.closed:
             self._end_of(chain, job)
         else:
-            self._again(chain, self._backoff(job))
+            self._ends.again(chain, self._ends.backoff(job))
 
     async def _deliver(self, job: Job, way: Way) -> bool:
         """Whether the destination was asked; returning means accepted."""
@@ -308,7 +298,7 @@ class Lane:
         async def act() -> None:
             if not job.owner.is_ours():  # the intent took its time, or the process was frozen meanwhile
                 raise Later("the partition is no longer surely ours")
-            if self._over:
+            if self._breaker.over:
                 raise Later("nothing goes to this destination any more")
             asked_before = job.asked
             job.attempts, job.asked = job.attempts + 1, True
@@ -350,95 +340,6 @@ class Lane:
                 self._breaker.answered()
         self._says.ended(error)
 
-    def _conclude(self, chain: Chain, job: Job, error: WorkerError | None, *, acted: bool) -> Outcome:
-        """What the end of an attempt means for the delivery and for those behind it."""
-        match error:
-            case None:
-                job.owner.accepted(job)
-                outcome = Outcome.ACCEPTED if acted else Outcome.KNOWN
-            case Rejected():
-                outcome = Outcome.GONE if isinstance(error, Gone) else Outcome.REJECTED
-                job.owner.gave_up(job, outcome.value, str(error))
-            case Skipped():
-                job.owner.gave_up(job, "unknown_outcome", str(error))
-                outcome = Outcome.SKIPPED
-            case Later() | StoreUnavailable():
-                return self._postpone(chain, job, error)
-            case Throttled():
-                return self._let_wait(chain, job, error)
-            case InProgress():
-                return self._ask_again(chain, job, error)
-            case _:
-                return self._retry(chain, job, error)
-        chain.exhausted = False
-        self._chains.advance(chain, self._goes_aside)
-        return outcome
-
-    def _postpone(self, chain: Chain, job: Job, error: Later | StoreUnavailable) -> Outcome:
-        """The destination was not asked, so this is no failure of its."""
-        known = error.retry_after_seconds if isinstance(error, Later) else 0.0
-        # Who knows when to look again does not wait longer and longer: it would come long after the others have ended.
-        self._again(chain, max(known, _SOONEST_AGAIN_SECONDS) if known else self._backoff(job))
-        return Outcome.POSTPONED
-
-    def _let_wait(self, chain: Chain, job: Job, error: Throttled) -> Outcome:
-        """Others took what the limit had when this one's turn came: it goes on waiting for its turn."""
-        if not job.asked:
-            job.began_at = None
-        chain.turned_away = True
-        self._again(chain, max(error.retry_after_seconds or 0.0, _SOONEST_AGAIN_SECONDS))
-        return Outcome.POSTPONED
-
-    def _ask_again(self, chain: Chain, job: Job, error: InProgress) -> Outcome:
-        """The destination is at work: no failure, but it has its time like any delivery."""
-        chain.exhausted = False  # it works: those behind wait for their turn, and not for the destination
-        wait_seconds = max(error.retry_after_seconds or 0.0, _FIRST_RETRY_SECONDS)
-        if self._overdue(job, asyncio.get_running_loop().time() + wait_seconds):
-            self._give_up(job, f"not done in its time; the last: {error}")
-            self._chains.advance(chain, self._goes_aside)
-            return Outcome.EXPIRED
-        if job.progress != str(error):
-            job.progress = str(error)
-            _log.info("delivery in progress", sink=self.name, key=job.delivery.idempotency_key, why=job.progress)
-        job.attempts -= 1  # asking how it stands is no attempt
-        self._again(chain, wait_seconds)
-        return Outcome.IN_PROGRESS
-
-    def _retry(self, chain: Chain, job: Job, error: WorkerError) -> Outcome:
-        delay = self._backoff(job)
-        if isinstance(error, SinkUnavailable) and error.retry_after_seconds is not None:
-            delay = max(delay, error.retry_after_seconds)
-        overdue = self._overdue(job, asyncio.get_running_loop().time() + delay)
-        if not overdue and not self._spent(job):
-            self._again(chain, delay)
-            return failure(error)
-        self._give_up(job, f"{job.attempts} attempts; the last: {error}")
-        chain.exhausted = overdue
-        self._chains.advance(chain, self._goes_aside)
-        return Outcome.EXPIRED
-
-    def _again(self, chain: Chain, delay_seconds: float) -> None:
-        if chain.owner.closed:
-            self._chains.drop(chain)
-        else:
-            self._chains.later(chain, 0.0 if self._over else delay_seconds)
-
-    def _give_up(self, job: Job, detail: str, *, reason: str = "retries_exhausted") -> None:
-        job.owner.gave_up(job, "unknown_outcome" if job.memo.unknown else reason, detail)
-
-    def _overdue(self, job: Job, now: float) -> bool:
-        return now - job.since > self._give_up_after_seconds
-
-    def _spent(self, job: Job) -> bool:
-        # While the destination refuses the worker, that is not the event's fault: then only its time can end.
-        refused = self._breaker.flow is Flow.REFUSED
-        return self._max_attempts is not None and job.attempts >= self._max_attempts and not refused
-
-    def _backoff(self, job: Job) -> float:
-        job.failures += 1
-        longest = min(_LONGEST_RETRY_SECONDS, _FIRST_RETRY_SECONDS * 2.0 ** min(job.failures - 1, 16))
-        return longest * self._jitter.uniform(0.5, 1.0)
-
     # --- what waits
 
     async def _watch(self) -> None:
@@ -450,10 +351,10 @@ class Lane:
             now = asyncio.get_running_loop().time()
             oldest = max((now - chain.jobs[0].since for chain in self._chains if chain.jobs), default=0.0)
             self._oldest_seconds.set(oldest)
-            self._says.age(oldest, flow=self._breaker.flow, give_up_after_seconds=self._give_up_after_seconds)
+            self._says.age(oldest, flow=self._breaker.flow, give_up_after_seconds=self._ends.give_up_after_seconds)
 
     def _give_up_untried(self) -> None:
         now = asyncio.get_running_loop().time()
-        for job in self._chains.take_first(lambda each: self._overdue(each, now)):
+        for job in self._chains.take_first(lambda each: self._ends.overdue(each, now)):
             waited = f"{job.attempts} attempts in {now - job.since:.0f} s"
-            self._give_up(job, f"{waited}; the sink's last error: {self._says.last_error}")
+            self._ends.give_up(job, f"{waited}; the sink's last error: {self._says.last_error}")

@@ -37,8 +37,8 @@ _log = structlog.get_logger()
 
 _LOOK_SECONDS = 2.0
 _STILL_SECONDS = 1.0
-"""What has changed is read when it has not changed again for so long: a file that is half written may be valid, and what
-a route that is not there yet is for would be settled without it."""
+"""What has changed is read when it has not changed again for so long: a file that is half written may be valid, and an
+event for a route that is not there yet would be settled without it."""
 _MOST_LOOKS = 10
 """So often it looks whether somebody still writes."""
 _AGAIN_SECONDS = 15.0
