@@ -21,11 +21,17 @@ from worker.way import Way
 
 _log = structlog.get_logger()
 
+_CLOSE_SECONDS = 10.0
+"""How long a sink may take to close. Nothing of it is under way then; a reload and the end of the process wait for it."""
+
 
 async def close_sink(sink: Sink) -> None:
     """Closes a sink that is not needed any more, and therefore never fails."""
     try:
-        await sink.aclose()
+        async with asyncio.timeout(_CLOSE_SECONDS):
+            await sink.aclose()
+    except TimeoutError:
+        _log.warning("sink not closed in time", kind=type(sink).__name__)
     except Exception:  # noqa: BLE001 - somebody else's sink may raise anything
         _log.exception("sink not closed as it should be")
 

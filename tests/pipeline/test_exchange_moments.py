@@ -2,12 +2,15 @@
 
 import asyncio
 
+from structlog.testing import capture_logs
+
 from tests.fakes import FakeSink
 from tests.memory_store import MemoryStore
 from tests.pipeline.exchanges import exchanged
 from tests.pipeline.stage import Stage, blob_event, message
 from tests.virtual_time import run, settle_down
 from worker.errors import SinkUnavailable
+from worker.lanes import close_sink
 
 
 class GatedStore(MemoryStore):
@@ -87,5 +90,19 @@ def test_a_new_destination_is_not_kept_waiting_for_what_the_old_one_asked_for():
             await exchanged(stage, {"out": {"concurrency": 4}}, {"out": after})
             assert sorted(after.ids) == ["s0-1", "s1-1"]
             await stage.end(claim)
+
+    run(scene())
+
+
+def test_a_sink_that_never_closes_is_left_behind():
+    class Endless(FakeSink):
+        async def aclose(self) -> None:
+            await asyncio.Event().wait()
+
+    async def scene():
+        with capture_logs() as lines:
+            async with asyncio.timeout(60):
+                await close_sink(Endless())
+        assert [line["event"] for line in lines] == ["sink not closed in time"]
 
     run(scene())
