@@ -22,9 +22,9 @@ across      the same where other partitions have a part, in a table that they sh
             its rows; overdue: how far a partition is, and what is to be told
 quiet       when a sink is told: at once, with others, or not now; groups: who is told together; digests: what of;
             outbox: sends digests; shelf: keeps what waits
-deliver     one lane per sink: who works, at what pace, and what an attempt is; chains: whose turn it is; breaker: whether
-            any may flow; outcomes: how attempts end; conclude: what that means, from done to given up; lane_log: what
-            it says
+deliver     one lane per sink: attempts, and their pace; chains: whose turn it is; breaker: whether any may flow;
+            outcomes: how attempts end; conclude: what that means, from done to given up;
+            lane_log: what it says
 ledger      intent, act, outcome: for sinks that must not act twice and cannot tell
 sinks       the destinations: a module for each kind, named like it, and its parts beside it (datafactory_runs,
             blob_link, deployment_…). table: the built-in kinds; installed: and those that other distributions bring;

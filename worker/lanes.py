@@ -22,7 +22,7 @@ from worker.way import Way
 _log = structlog.get_logger()
 
 _CLOSE_SECONDS = 10.0
-"""How long a sink may take to close. Nothing of it is under way then; a reload and the end of the process wait for it."""
+"""How long a sink may take to close. Nothing of it is under way then, and a reload or the end of the process waits."""
 
 
 async def close_sink(sink: Sink) -> None:
