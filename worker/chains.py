@@ -6,7 +6,7 @@ owner by owner in turn, so that a partition with a long queue does not delay the
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Protocol
@@ -207,9 +207,9 @@ class Chains:
         # A timer, not a sleeping worker: a subject that is being retried takes no place from the others.
         chain.timer = asyncio.get_running_loop().call_later(delay_seconds, self._due, chain)
 
-    def hurry(self) -> None:
-        """Whoever waits for a delay is ready now."""
-        for chain in self:
+    def hurry(self, chains: Iterable[Chain] | None = None) -> None:
+        """Whoever waits for a delay is ready now: of all, or of these."""
+        for chain in self if chains is None else chains:
             if chain.timer is not None:
                 chain.timer.cancel()
                 self._due(chain)

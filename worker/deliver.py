@@ -281,6 +281,8 @@ class Lane:
             if way is self._way:  # else it says nothing about where attempts go by now
                 self._tell_breaker(job, error, acted=acted, probe=probe)
             outcome = self._ends.conclude(chain, job, error, acted=acted)
+            if way is not self._way:
+                self._chains.hurry([chain])  # how long it is to wait says the destination before
         self._metrics.deliveries.labels(self.name, outcome).inc()
         job.owner.attempt_ended(job)
         return outcome
