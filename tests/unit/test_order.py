@@ -588,3 +588,16 @@ def test_the_oldest_of_the_held_is_known_while_some_of_one_key_found_no_room():
     orderer.add(enqueued(1, 2.0), now=at(5))
     assert len(orderer.due(now=at(15), at_most=1)) == 1
     assert orderer.oldest_enqueued() == 2.0
+
+
+def test_the_oldest_of_the_held_is_known_behind_what_left_with_others():
+    orderer = Orderer(window_seconds=10, memory_seconds=DAY)
+    for one in (
+        enqueued(5, 1.0, "b"),
+        enqueued(1, 2.0, "c"),
+        enqueued(3, 3.0, "b"),  # leaves with b:5, and nothing of its subject is left
+        enqueued(1, 4.0, "c"),
+    ):
+        orderer.add(one, now=at(5))
+    assert ids(orderer.due(now=at(15), at_most=3)) == ["b:3", "b:5", "c:1"]
+    assert orderer.oldest_enqueued() == 4.0

@@ -121,6 +121,43 @@ def test_every_route_says_what_it_made_of_the_event():
     assert second.reason == "includedEventTypes names the type; oncall has it by first already"
 
 
+def test_what_a_route_does_not_deliver_goes_with_each_of_its_sinks():
+    routes = Routes(
+        [RouteSpec("new", ("a", "b"), only="latest", changed=("data", "etag")), RouteSpec("all", ("b", "c"))]
+    )
+    assert routes.match(EVENT) == (
+        Target("new", "a", Late.DELIVER, only_latest=True, changed=("data", "etag")),
+        Target("new", "b", Late.DELIVER, only_latest=True, changed=("data", "etag")),
+        Target("all", "c", Late.DELIVER, only_latest=False, changed=None),
+    )
+
+
+@pytest.mark.parametrize(("only", "expected"), [((None, None), False), ((None, "latest"), True), ((), False)])
+def test_whether_any_route_asks_what_is_released_together_is_known(only, expected):
+    routes = Routes([RouteSpec(f"r{number}", ("a",), only=each) for number, each in enumerate(only)])
+    assert routes.some_want_latest is expected
+
+
+def test_a_route_says_what_it_does_not_deliver_where_it_delivers_at_all():
+    only = "only: latest, so not when a newer one of its subject is released with it"
+    changed = "changed, so not when its data.etag is the last one delivered of its subject"
+    routes = Routes(
+        [
+            RouteSpec("both", ("a",), only="latest", changed=("data", "etag")),
+            RouteSpec("one", ("b",), changed=("data", "etag")),
+            RouteSpec("plain", ("c",)),
+            RouteSpec("other", ("d",), types("Other"), only="latest"),
+            RouteSpec("again", ("a",), only="latest"),
+        ]
+    )
+    said = {verdict.route: verdict.reason for verdict in routes.explain(EVENT)}
+    assert said["both"] == f"the route has no filter; {only}; {changed}"
+    assert said["one"] == f"the route has no filter; {changed}"
+    assert said["plain"] == "the route has no filter"
+    assert "latest" not in said["other"]
+    assert said["again"] == "the route has no filter; a has it by both already"
+
+
 def test_an_event_is_not_held_against_a_filter_that_its_type_rules_out():
     class Dear(Filter):
         def matches(self, event: Event) -> bool:
