@@ -146,7 +146,9 @@ class Alarms(PartitionOwner):
             case Step.WAIT:
                 return Turn.WAIT
             case Step.JOINED:
-                self._sink_done(self._jobs.pop(job), job.delivery.sink)
+                missed = self._jobs.pop(job)
+                missed.held.add(job.delivery.sink)
+                self._sink_done(missed, job.delivery.sink)
                 self.joined()
             case Step.DROPPED:
                 self._parts.metrics.muted.labels(job.delivery.sink).inc()

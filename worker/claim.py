@@ -223,6 +223,7 @@ class Claim:
         )
         pipeline.changed = recall.changed = self._outbox.changed = self._alarms.changed = keeper.changed
         pipeline.save = self._outbox.save = self._alarms.save = partial(self._save, keeper)
+        self.overdue.changed = keeper.changed
         self.overdue.save = partial(self._save, keeper, patient=False)
         pipeline.joined = self._alarms.joined = self._outbox.joined
         self._outbox.untold = pipeline.untold
@@ -256,7 +257,8 @@ class Claim:
                 for task in others:
                     task.cancel()
             if not tenure.lost:
-                await self._leave(partial(keeper.save, released=True), keeper.checkpoint)
+                first = [keeper.save] if self.overdue.waits_for_state else []
+                await self._leave(*first, partial(keeper.save, released=True), keeper.checkpoint)
         finally:
             self._count_change("lost" if tenure.lost else "given up", tenure)
             parts.metrics.forget_partition(self.partition)

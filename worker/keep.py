@@ -34,8 +34,8 @@ class Beside(Protocol):
         """Writes what must stand outside the state; returns fields of the state."""
         ...
 
-    def saved(self, state: PartitionState) -> None:
-        """The state is stored."""
+    async def saved(self, state: PartitionState) -> None:
+        """The state is stored. Raises nothing that a store raises."""
         ...
 
 
@@ -103,9 +103,9 @@ class Keeper:
                 self._changed.set()
                 self._metrics.state_writes.labels(self._tenure.partition, "failed").inc()
                 raise
-            for each in self._beside:
-                each.saved(self._tenure.state)
             self.saved()
+            for each in self._beside:
+                await each.saved(self._tenure.state)
         self._metrics.state_writes.labels(self._tenure.partition, "written").inc()
 
     async def checkpoint(self) -> None:

@@ -40,6 +40,8 @@ class Missed:
     book: "Book"
     served: set[str] = field(default_factory=set)
     """The sinks that are done with it."""
+    held: set[str] = field(default_factory=set)
+    """Those of them that hold it for a digest; a book outside the state waits until the state has that."""
     attempts: dict[str, int] = field(default_factory=dict)
     """How often each of the others was tried, over all lives."""
 

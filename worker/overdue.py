@@ -9,7 +9,7 @@ A row that is being told says so before anybody is told, and which sinks know; i
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
 from typing import Any
 
@@ -55,6 +55,8 @@ class Overdue:
         """`through`: before when all that the hub had is seen and noted; minus infinity while that is not known."""
         self.save: Callable[[], Awaitable[bool]] = _saved
         """Writes the partition's state now; False: it could not be, or must not."""
+        self.changed: Callable[[], None] = lambda: None
+        """Called when there is something to write with the state."""
         self._partition = partition
         self._board = board
         self._signs = signs
@@ -76,6 +78,8 @@ class Overdue:
         self._noted: set[int] = set()
         """Of those, the ones of which there is something to write."""
         self._settled: set[int] = set()
+        self._held: dict[int, set[str]] = {}
+        """The sinks that hold one for a digest, as the state has it that is being written."""
 
     def look(self) -> None:
         """The table was listed."""
@@ -276,20 +280,37 @@ class Overdue:
         """All stands in the table."""
 
     def snapshot(self) -> None:
-        """What was noted is written as it is then."""
+        """What was noted is written as it is then; that it is held for a digest, when the state is stored that has it."""
+        self._held = {number: set(missed.held) for number, (_, missed) in self._telling.items() if missed.held}
 
     async def write(self, _taken: None) -> dict[str, Any]:
         """Writes who was told into the rows, before the state says anything of that time. Raises StoreUnavailable."""
-        numbers = sorted(self._noted | self._settled)
+        await self._write_down_all(self._noted | self._settled)
+        return {}
+
+    async def saved(self, _state: PartitionState) -> None:
+        """Writes of what is held for digests that its sinks are done with it: no crash can take it away any more."""
+        held, self._held = self._held, {}
+        for number in held.keys() & self._telling.keys():
+            self._telling[number][1].held -= held[number]
+            self._noted.add(number)
+        try:
+            await self._write_down_all(held.keys() & self._noted)
+        except StoreUnavailable:
+            self.changed()
+
+    @property
+    def waits_for_state(self) -> bool:
+        """Whether something is to be written as soon as the state is stored."""
+        return any(missed.held for _, missed in self._telling.values())
+
+    async def _write_down_all(self, chosen: Collection[int]) -> None:
+        numbers = sorted(chosen)
         for first in range(0, len(numbers), _WRITES_AT_ONCE):
             some = numbers[first : first + _WRITES_AT_ONCE]
             for problem in await asyncio.gather(*map(self._write_down, some), return_exceptions=True):
                 if isinstance(problem, BaseException):
                     raise problem
-        return {}
-
-    def saved(self, _state: PartitionState) -> None:
-        """Nothing waits for that."""
 
     async def _write_down(self, number: int) -> None:
         while not await self._wrote_down(number):
@@ -297,12 +318,14 @@ class Overdue:
 
     async def _wrote_down(self, number: int) -> bool:
         name, missed = self._telling[number]
-        settled, written = number in self._settled, False
+        settled, written = number in self._settled and not missed.held, False
         self._noted.discard(number)  # what is noted from here on is written the next time
         try:
             if (ours := await self._ours(name)) is not None:
                 row, version = ours
-                await self._write(name, _told(row) if settled else _with_word_of(missed, row), version)
+                now = _told(row) if settled else _with_word_of(missed, row)
+                if now != row:
+                    await self._write(name, now, version)
             written = True
         except Conflict:
             return False
@@ -336,7 +359,7 @@ def _told(row: Row) -> Row:
 
 
 def _with_word_of(missed: Missed, row: Row) -> Row:
-    served, attempts = tuple(sorted(missed.served)), tuple(sorted(missed.attempts.items()))
+    served, attempts = tuple(sorted(missed.served - missed.held)), tuple(sorted(missed.attempts.items()))
     return replace(row, served=served, attempts=attempts)
 
 

@@ -157,7 +157,7 @@ class Recall:
         self._count_parts()
         return {"memory_parts": [*taken.parts, name], "memory_since": {}}
 
-    def saved(self, state: PartitionState) -> None:
+    async def saved(self, state: PartitionState) -> None:
         """The state is stored: what it does not name, nobody will read."""
         self._named = state.memory_parts
         self._saved.set()

@@ -233,7 +233,7 @@ class Shelf(Generic[_Row]):
         self._in_parts = max(self._in_parts, *numbers)
         return {name: numbers}
 
-    def saved(self, state: PartitionState) -> None:
+    async def saved(self, state: PartitionState) -> None:
         """The state is stored: what it does not name, nobody will read."""
         named = set(self._content(state).get("parts", []))
         self._untidy |= named != self._named

@@ -8,6 +8,7 @@ from typing import Any
 from tests.fakes import FakeSink
 from tests.memory_store import Contents, MemoryStore
 from tests.pipeline import stage as stages
+from tests.pipeline.digests import told
 from tests.pipeline.stage import Stage
 from tests.pipeline.table import DEPLOYED, SILENT, SOURCE
 from tests.virtual_time import run, settle_down
@@ -248,3 +249,32 @@ def test_a_sign_of_life_stands_in_the_state_and_counts_from_either_partition():
         del zero
 
     play(scene, rules=(SILENT,))
+
+
+def test_what_joined_a_digest_is_noted_as_told_only_when_the_digest_is_in_the_stored_state():
+    class Store(MemoryStore):
+        """The process dies as soon as a row says that its expectation was told."""
+
+        async def _answered(self, name: str) -> None:
+            if name == "write_row" and self.contents.row_marks.get(ROW, "").startswith("old/"):
+                self.down = True
+
+    contents, quiet = Contents(), {"out": {"group_by": [], "group_wait_seconds": 600, "group_interval_seconds": 600}}
+
+    async def first(stage: Scene) -> None:
+        zero, _ = await stage.begin_both()
+        await stage.take_in(zero, event("Registered", 0, model="m:1"), at=0)
+        await stage.pass_by(HOUR + 60)
+        assert stage.store.down
+
+    async def second(stage: Scene) -> None:
+        await asyncio.sleep(HOUR + 300)
+        for partition in (P0, P1):
+            await stage.begin("again", partition=partition)
+        stage.numbers = {P0: 0, P1: -1}
+        await stage.pass_by(900)
+        told_of = [row for each in stage.sinks["out"].accepted for row in told(each)]
+        assert len([each for each in told_of if not each.startswith("Registered")]) == 1
+
+    play(first, store=Store(contents), quiet=quiet)
+    play(second, store=MemoryStore(contents), quiet=quiet)
