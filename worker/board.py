@@ -70,6 +70,7 @@ class Board:
         self._counts: Counter[str] = Counter()
         self._unknown_since: dict[str, float] = {}
         """Rules, and rows on silence, that are not of the configuration."""
+        self._shown: set[str] = set()
 
     @property
     def rules(self) -> dict[str, ExpectRule]:
@@ -86,7 +87,7 @@ class Board:
         self._know_rules(asyncio.get_running_loop().time())
         at_work = (Say.TELLING, Say.TOLD)
         self.others = [name for name, mark in self.marks.items() if mark.says in at_work or self.is_gone(name)]
-        self._show()
+        self.show()
 
     @property
     def is_used(self) -> bool:
@@ -176,15 +177,19 @@ class Board:
         about = {name if is_silence(name) else rule_of(name) for name in self.rows if not name.startswith(f"{CLOCK}/")}
         self._unknown_since = {each: self._unknown_since.get(each, now) for each in about - known}
 
-    def _show(self) -> None:
-        """For how long something is overdue because a partition is not through its time."""
+    def show(self) -> None:
+        """For how long something is overdue because a partition is not through its time; how many rows there are."""
         now = self._clock()
         due = [mark.time for mark in self.marks.values() if mark.says is Say.DUE and mark.time < now]
         for partition in self.partitions():
             oldest = min((time for time in due if time >= self.through(partition)), default=now)
             self._metrics.expectations_waiting.labels(partition).set(now - oldest)
-        for rule in self.rules:
+        rules = self.rules.keys()
+        for rule in self._shown - rules:
+            self._metrics.expectations_rows.remove(rule)
+        for rule in rules:
             self._metrics.expectations_rows.labels(rule).set(self._counts[rule])
+        self._shown = set(rules)
 
 
 def clock_name(partition: PartitionId) -> str:
@@ -228,4 +233,6 @@ async def watch(board: Board, tell: Callable[[], None]) -> None:
                 rest = min(max(_LOOK_SECONDS, _LOOK_SHARE * (loop.time() - began)), _LONGEST_REST_SECONDS)
             except StoreUnavailable as error:
                 _log.debug("the shared table was not seen", error=str(error))  # the keeper says that the store is away
+        else:
+            board.show()  # else the last numbers stand for ever
         await asyncio.sleep(rest)

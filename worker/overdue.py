@@ -134,11 +134,10 @@ class Overdue:
         if not board.seen or not board.partitions():
             return
         await self._begin_silences()
-        for name in [each for each in self._wanted() if self._is_home(each)]:
-            if len(self._telling) >= _AT_ONCE:
-                return
+        for name in self._wanted():
             try:
-                if mark := board.marks.get(name):
+                mark = board.marks.get(name)
+                if mark and (len(self._telling) < _AT_ONCE or mark.says is Say.OLD):
                     await self._tend_one(name, mark)
             except Conflict:
                 continue  # somebody wrote meanwhile: the next list tells
@@ -146,14 +145,15 @@ class Overdue:
                 self._say_odd(name, problem)
 
     def _wanted(self) -> list[str]:
-        """Rows with which there is something to be done: told before told of, and those that nobody needs at last."""
+        """Rows at home here with which there is something to be done; those that nobody needs at last."""
         board = self._board
-        due = board.due(board.all_through)
+        due = [name for name in board.due(board.all_through) if self._is_home(name)]
         told = [name for name in due if board.marks[name].says is Say.DUE]
         old = [name for name in due if board.marks[name].says is Say.OLD]
         # Of these the length may be another one than it was when their time was written.
         doubted = [name for name, (rule, _) in board.silences.items() if self._checked.get(name) != rule.seconds]
-        return list(dict.fromkeys([*told, *board.others, *doubted, *old[:_OLD_AT_ONCE]]))
+        others = [name for name in (*board.others, *doubted) if self._is_home(name)]
+        return list(dict.fromkeys([*told, *others, *old[:_OLD_AT_ONCE]]))
 
     def _say_odd(self, name: str, problem: StateFormatUnknown) -> None:
         if name not in self._odd:
@@ -179,7 +179,7 @@ class Overdue:
             await self._delete(name)
         elif is_silence(name):
             await self._tend_silence(name, mark)
-        elif rule_of(name) in self._board.rules:
+        elif (rule := self._board.rules.get(rule_of(name))) and rule.is_across_subjects:
             await self._tend_correlation(name)
 
     async def _drop(self, name: str, mark: Mark) -> None:
@@ -280,7 +280,7 @@ class Overdue:
         """All stands in the table."""
 
     def snapshot(self) -> None:
-        """What was noted is written as it is then; that it is held for a digest, when the state is stored that has it."""
+        """What was noted is written as it is then; what is held for a digest, when the state that has it is stored."""
         self._held = {number: set(missed.held) for number, (_, missed) in self._telling.items() if missed.held}
 
     async def write(self, _taken: None) -> dict[str, Any]:
@@ -321,7 +321,9 @@ class Overdue:
         settled, written = number in self._settled and not missed.held, False
         self._noted.discard(number)  # what is noted from here on is written the next time
         try:
-            if (ours := await self._ours(name)) is not None:
+            ours = await self._ours(name)
+            # Another one is being told where a former owner has written that this one is over.
+            if ours is not None and _identity(ours[0]) == missed.id:
                 row, version = ours
                 now = _told(row) if settled else _with_word_of(missed, row)
                 if now != row:
@@ -368,8 +370,7 @@ def _missed(number: int, row: Row, book: Overdue) -> Missed:
     data: dict[str, Any]
     if isinstance(row, Silence):
         data = {"every": row.every, "source": row.source, "last_seen": time_text(row.since) if row.seen else None}
-        key, identity = shown_key(row.source), missed_id(row.rule, row.source, repr(row.since))
-        return Missed(number, row.rule, key, identity, row.due, data, row.made_at, book)
+        return Missed(number, row.rule, shown_key(row.source), _identity(row), row.due, data, row.made_at, book)
     first = row.telling
     assert first is not None, "whoever tells it has looked"
     data = {
@@ -379,8 +380,14 @@ def _missed(number: int, row: Row, book: Overdue) -> Missed:
         "after": first.event,
         **({"cut": "the first event was too large, and its data is left out"} if first.cut else {}),
     }
-    identity = missed_id(row.rule, row.source, row.key, first.id)
-    return Missed(number, row.rule, shown_key(row.key), identity, first.due, data, row.made_at, book)
+    return Missed(number, row.rule, shown_key(row.key), _identity(row), first.due, data, row.made_at, book)
+
+
+def _identity(row: Row) -> str:
+    if isinstance(row, Silence):
+        return missed_id(row.rule, row.source, repr(row.since))
+    assert row.telling is not None, "whoever tells it has looked"
+    return missed_id(row.rule, row.source, row.key, row.telling.id)
 
 
 async def _saved() -> bool:

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from tests.memory_store import MemoryStore
-from tests.pipeline.table import DEPLOYED, START, Table, event, rule
+from tests.pipeline.table import DEPLOYED, SOURCE, START, Table, event, rule
 from tests.virtual_time import run
 from worker import correlations
 from worker.events import PartitionId
@@ -374,5 +374,111 @@ def test_who_is_told_while_a_row_is_being_written_is_written_the_next_time():
             successor = table.begin(home)
             await table.pass_by()
             assert [each.served for each in successor.told] == [{"quick", "meanwhile"}]
+
+    run(play())
+
+
+def test_a_former_owners_last_word_does_not_end_what_is_told_next():
+    async def play() -> None:
+        table = Table(DEPLOYED)
+        async with table.open():
+            await table.note(event("Registered", 0, model="m:1"))
+            await table.pass_by(through=HOUR + 1)
+            (missed,) = table.told
+            (home,) = (number for number, side in enumerate(table.sides) if side.told)
+            former = table.sides[home]
+            await table.kill(home)  # or frozen: it has told everybody, and not written it
+            successor = table.begin(home)
+            await table.pass_by()
+            (again,) = successor.told
+            former.overdue.settled(missed)
+            await former.overdue.write(None)
+            await table.note(event("Registered", 2 * HOUR, model="m:1"), enqueued=2 * HOUR)
+            await table.pass_by(through=3 * HOUR + 1)
+            assert [each.due for each in successor.told] == [START + HOUR, START + 3 * HOUR]
+            successor.done(again)
+            await table.pass_by()
+            assert list(table.rows("correlation").values()) == [f"telling/{home}"]
+
+    run(play())
+
+
+def test_rows_that_another_home_does_not_delete_keep_nobody_from_deleting_its_own(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("worker.overdue._OLD_AT_ONCE", 2)
+
+    async def play() -> None:
+        table = Table(DEPLOYED)
+        async with table.open():
+            names = {}
+            for number in range(12):
+                await table.note(event("Deployed", number, models=f"m:{number}"))
+                names = table.rows("correlation")
+            homes = {name: table.sides[0].board.home(name) for name in names}
+            await table.pass_by()
+            stuck = str(next(iter(homes.values())))
+            await table.kill(int(stuck))
+            clock = table.sides[int(stuck)].overdue
+            for side in table.sides:
+                side.through = 4 * HOUR
+            await clock._publish()  # it was through, and died since
+            await table.pass_by(60)
+            assert {homes[name] for name in table.rows("correlation")} == {PartitionId(stuck)}
+
+    run(play())
+
+
+def test_while_as_many_are_told_as_may_be_what_nobody_needs_is_deleted(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("worker.overdue._AT_ONCE", 1)
+
+    async def play() -> None:
+        table = Table(DEPLOYED, partitions=1)
+        async with table.open():
+            await table.note(event("Deployed", 0, models="m:9"))
+            for number in range(3):
+                await table.note(event("Registered", number, model=f"m:{number}"))
+            await table.pass_by(60, through=5 * HOUR)
+            assert len(table.told) == 1
+            assert sorted(mark.partition("/")[0] for mark in table.rows("correlation").values()) == [
+                "due",
+                "due",
+                "telling",
+            ]
+
+    run(play())
+
+
+def test_what_is_pending_of_a_rule_that_has_become_one_on_silence_is_dropped_and_not_told():
+    async def play() -> None:
+        table = Table(DEPLOYED)
+        async with table.open():
+            await table.note(event("Registered", 0, model="m:1"))
+            for side in table.sides:
+                side.rules = (rule(name="model-is-deployed", sources=[SOURCE], every="9h"),)
+            await table.pass_by(60, through=HOUR + 1)
+            assert table.told == []
+            await table.pass_by(1000)
+            assert (table.told, table.rows("correlation")) == ([], {})
+
+    run(play())
+
+
+def test_when_the_rules_are_gone_nothing_is_said_to_wait_or_to_be_there():
+    async def play() -> None:
+        table = Table(DEPLOYED)
+        async with table.open():
+            await table.note(event("Registered", 0, model="m:1"))
+            await table.pass_by(3 * HOUR)
+            rows = ("worker_expectations_rows", {"rule": "model-is-deployed"})
+            for side in table.sides:
+                assert side.waiting("0") > 0
+                assert side.metrics.registry.get_sample_value(*rows) == 1
+                side.rules = ()
+            await table.pass_by(1000)
+            for side in table.sides:
+                assert (side.waiting("0"), side.waiting("1")) == (0, 0)
+                assert side.metrics.registry.get_sample_value(*rows) is None
+            table.store.calls.clear()
+            await table.pass_by(1000)
+            assert table.store.calls == []
 
     run(play())
