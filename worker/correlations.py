@@ -28,7 +28,7 @@ KIND = "correlation"
 _FIRSTS = 8
 """So many events that may begin an expectation are kept in a row: the oldest, and the newest of all."""
 _THENS = 64
-"""So many times of events that meet one are kept in a row: the newest."""
+"""So many times of events that meet one are kept in a row: see `_few`."""
 _KEEP_SECONDS = 3600.0
 """How much longer than `within` a row stays after its last event."""
 _LONGEST_KEEP_SECONDS = 86_400.0
@@ -120,13 +120,30 @@ def note_first(row: Row, first: First) -> tuple[Row, int]:
     return _settled(replace(row, firsts=kept))
 
 
-def note_then(row: Row, then: Then) -> tuple[Row, int]:
-    """The row with an event that may meet an expectation; and how many it has met."""
+def note_then(row: Row, then: Then, within: float) -> tuple[Row, int]:
+    """The row with an event that may meet an expectation; and how many it has met. `within` is its rule's."""
     if then.at <= row.past or then in row.thens:
         return row, 0
     thens = list(row.thens)
     insort(thens, then)
-    return _settled(replace(row, thens=tuple(thens[-_THENS:])))
+    return _settled(replace(row, thens=_few(thens, within)))
+
+
+def _few(thens: list[Then], within: float) -> tuple[Then, ...]:
+    """Without one of too many: one whose neighbours lie so close that a first event that it meets is met by the next.
+
+    So a first event of a partition that is behind is met by what followed it, however many came since: for 32 times
+    `within` at least. What lies further back is forgotten.
+    """
+    if len(thens) <= _THENS:
+        return tuple(thens)
+    between = (
+        number
+        for number, (before, each, after) in enumerate(zip(thens, thens[1:], thens[2:], strict=False), start=1)
+        if each.at < after.at <= before.at + within
+    )
+    spare = next(between, 0)
+    return (*thens[:spare], *thens[spare + 1 :])
 
 
 def tell(row: Row, *, through: float, home: PartitionId, now: float = 0.0) -> Row | None:

@@ -184,7 +184,7 @@ def _noted(row: Row, note: _Note) -> tuple[Row, int]:
     """What meets is looked at before what begins."""
     met = by_first = 0
     if note.then is not None:
-        row, met = correlations.note_then(row, note.then)
+        row, met = correlations.note_then(row, note.then, note.seconds)
     if note.first is not None:
         row, by_first = correlations.note_first(row, note.first)
     return row, met + by_first

@@ -354,8 +354,8 @@ def _nothing_saved_acts_again(facts: Facts) -> Iterable[Violation]:
     """What was accepted is not delivered again: never by the same generation, nor by a later one once it was saved.
 
     Saved: the owner wrote its state since it had heard of the acceptance. That bounds what a plain sink sees twice,
-    re-sent copies included. But for what is told of the event that ends processes, and for what else stands in its
-    message: once that is condemned, a copy of any of it is the first of its id.
+    re-sent copies included. But for what stood in a message that was condemned before all of it was settled: a copy of
+    it in another message is the first of its id, and what is told of it may be told again.
     """
     accepted: dict[tuple[str, str], list[Attempt]] = defaultdict(list)
     for attempt in facts.attempts:
@@ -367,14 +367,23 @@ def _nothing_saved_acts_again(facts: Facts) -> Iterable[Violation]:
                 continue
             again = mine is theirs
             saved = mine.number > theirs.number and was_saved(theirs, after=other.ended_at, before=mine.began_at)
-            if again or saved:
+            if (again or saved) and not _may_come_again(facts, other, attempt):
                 how = "by the same owner" if again else f"though generation {theirs.number} had saved it"
                 yield Violation("4 duplicates", attempt.time, f"{event} is delivered again {how}")
                 break
-        of_poison = (attempt.about or attempt.element.uid) in facts.poisoned
         # Ledger and digests have their own: see above.
-        if attempt.outcome == "accepted" and attempt.sink not in (LEDGER, DIGEST) and not of_poison:
+        if attempt.outcome == "accepted" and attempt.sink not in (LEDGER, DIGEST):
             accepted[event].append(attempt)
+
+
+def _may_come_again(facts: Facts, before: Attempt, attempt: Attempt) -> bool:
+    """Whether it was delivered from a message that was condemned later, and comes from another one now."""
+    if (attempt.about or attempt.element.uid) not in facts.poisoned:
+        return False
+    if attempt.about:
+        return True
+    given_up = {(letter.partition, letter.number) for letter in facts.letters if letter.reason == CONDEMNED}
+    return (before.partition, before.number) in given_up and (attempt.partition, attempt.number) not in given_up
 
 
 # --- expectations

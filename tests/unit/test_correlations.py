@@ -26,7 +26,7 @@ def then(at: float, name: str = "b") -> Then:
 
 def noted(*events: First | Then, row: Row = EMPTY) -> Row:
     for each in events:
-        row, _ = note_first(row, each) if isinstance(each, First) else note_then(row, each)
+        row, _ = note_first(row, each) if isinstance(each, First) else note_then(row, each, WITHIN)
     return row
 
 
@@ -177,3 +177,11 @@ def test_in_any_order_and_however_often_noted_each_is_met_or_told_exactly_once(
             row = noted(*parts(*left[0]), row=row)
         row = decode(encode(row))
     assert tells == missed(events)
+
+
+@given(some.lists(some.integers(0, 32 * WITHIN), min_size=65, max_size=140, unique=True), some.integers(0, 32 * WITHIN))
+def test_a_first_event_that_comes_last_is_met_by_what_followed_it_however_many_came_since(times: list[int], at: int):
+    """Its partition was behind, and the others were not."""
+    row = noted(*(then(each) for each in times))
+    assert len(row.thens) <= 64
+    assert (noted(first(at), row=row).pending is None) == any(at <= each <= at + WITHIN for each in times)
