@@ -180,10 +180,10 @@ class Board:
     def show(self) -> None:
         """For how long something is overdue because a partition is not through its time; how many rows there are."""
         now = self._clock()
-        due = [mark.time for mark in self.marks.values() if mark.says is Say.DUE and mark.time < now]
+        due = sorted(mark.time for mark in self.marks.values() if mark.says is Say.DUE and mark.time < now)
         for partition in self.partitions():
-            oldest = min((time for time in due if time >= self.through(partition)), default=now)
-            self._metrics.expectations_waiting.labels(partition).set(now - oldest)
+            waits = due[bisect_left(due, self.through(partition)) :]
+            self._metrics.expectations_waiting.labels(partition).set(now - waits[0] if waits else 0.0)
         rules = self.rules.keys()
         for rule in self._shown - rules:
             self._metrics.expectations_rows.remove(rule)

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from tests.fakes import FakeSink
 from tests.memory_store import Contents, MemoryStore
 from tests.pipeline import stage as stages
@@ -278,3 +280,63 @@ def test_what_joined_a_digest_is_noted_as_told_only_when_the_digest_is_in_the_st
 
     play(first, store=Store(contents), quiet=quiet)
     play(second, store=MemoryStore(contents), quiet=quiet)
+
+
+class Dying(MemoryStore):
+    """The process dies at a write: before or after it takes effect."""
+
+    writes, at, after = 0, -1, False
+
+    async def _reach(self, name: str) -> None:
+        if name.startswith(("write", "delete")):
+            self.writes += 1
+            self.down = self.down or (self.writes == self.at and not self.after)
+
+    async def _answered(self, name: str) -> None:
+        if self.writes >= self.at >= 0 and name.startswith(("write", "delete")):
+            self.down = True
+
+
+async def deployed_is_missing(stage: Scene) -> None:
+    """Model 1 is registered and not deployed, model 2 is both; read again from the start where that is asked for."""
+    asked = [await stage.begin(f"{each}", partition=each, taken=False) for each in (P0, P1)]
+    await asyncio.sleep(60)
+    for claim in asked:
+        if not claim.held:
+            return  # it died at once
+    zero, one = asked
+    stage.numbers = {P0: -1, P1: -1}
+    await stage.take_in(zero, event("Registered", 0, model="m:1"), at=0)
+    await stage.take_in(zero, event("Registered", 1, model="m:2"), at=1)
+    await stage.take_in(one, event("Deployed", 60, models="m:2"), at=60)
+    await stage.pass_by(HOUR + 60)
+    await stage.pass_by(900)
+
+
+@pytest.mark.parametrize(
+    "quiet", [{}, {"out": {"group_by": [], "group_wait_seconds": 10, "group_interval_seconds": 60}}]
+)
+def test_whenever_the_process_dies_what_is_missing_is_told_and_nothing_else(quiet: dict[str, Any]):
+    def told_of(store: MemoryStore) -> list[str]:
+        found = []
+
+        async def life(stage: Scene) -> None:
+            await deployed_is_missing(stage)
+            for each in stage.sinks["out"].accepted:
+                content = each.released.placed.event
+                rows = content.data["events"] if content.type == "Worker.Digest" else [{"subject": content.subject}]
+                found.extend(row["subject"] for row in rows if row["subject"].startswith("expectations/"))
+
+        play(life, store=store, quiet=quiet)
+        return found
+
+    whole = Dying()
+    assert told_of(whole) == ["expectations/model-is-deployed/m:1"]
+    for number in range(1 + len(quiet), whole.writes + 1, 3):
+        for after in (False, True):
+            contents = Contents()
+            store = Dying(contents)
+            store.at, store.after = number, after
+            found = told_of(store) + told_of(MemoryStore(contents))
+            assert set(found) == {"expectations/model-is-deployed/m:1"}, (number, after)
+            assert len(found) <= 2, (number, after)

@@ -1,14 +1,17 @@
 """Expectations across subjects, at the shared table: who notes, who says how far it is, and who tells."""
 
 import asyncio
+from collections import Counter
 
 import pytest
 
 from tests.memory_store import MemoryStore
-from tests.pipeline.table import DEPLOYED, SOURCE, START, Table, event, rule
+from tests.pipeline.table import DEPLOYED, SILENT, SOURCE, START, Table, event, rule
 from tests.virtual_time import run
 from worker import correlations
 from worker.events import PartitionId
+from worker.expect import ExpectRule
+from worker.silences import row_name
 
 HOUR = 3600.0
 
@@ -482,3 +485,36 @@ def test_when_the_rules_are_gone_nothing_is_said_to_wait_or_to_be_there():
             assert table.store.calls == []
 
     run(play())
+
+
+DAY = 24 * HOUR
+
+
+async def requests_of_a_day(*rules: ExpectRule, life: str = "") -> Counter[str]:
+    """Of two processes with a partition each; `life`: a source has a sign of life every ten minutes."""
+    table = Table(*rules)
+    async with table.open():
+        for _ in range(6 * 24):
+            now = table.clock() - START
+            if life:
+                table.sides[0].signs.see(life, START + now)
+            await table.pass_by(600, through=now)
+        table.store.calls += ["write_state"] * sum(side.saves for side in table.sides)
+        return Counter(table.store.calls)
+
+
+def test_without_such_rules_the_table_costs_each_process_one_request():
+    assert run(requests_of_a_day()) == {"list_rows": 2}
+
+
+def test_with_rules_and_nothing_pending_the_table_costs_a_list_every_five_seconds():
+    assert run(requests_of_a_day(DEPLOYED)) == {"list_rows": pytest.approx(2 * DAY / 5, rel=0.01)}
+
+
+def test_a_source_that_lives_costs_besides_some_requests_each_time_it_would_be_silent():
+    spent = run(requests_of_a_day(SILENT, life=row_name("silent", SOURCE_FOLDED)))
+
+    assert spent.pop("list_rows") == pytest.approx(2 * DAY / 5, rel=0.01)
+    # Each time (once an hour and ten minutes at most): two partitions say how far they are, and the row moves on.
+    assert spent.total() <= 24 * (2 * 2 + 2 + 2) + 4
+    assert spent["write_state"] <= 2 * 25
