@@ -10,7 +10,7 @@ import pytest
 from tests.fakes import FakeSink
 from tests.memory_store import Contents, MemoryStore
 from tests.pipeline import stage as stages
-from tests.pipeline.digests import told
+from tests.pipeline.digests import GROUPED, told
 from tests.pipeline.stage import Stage
 from tests.pipeline.table import DEPLOYED, SILENT, SOURCE
 from tests.virtual_time import run, settle_down
