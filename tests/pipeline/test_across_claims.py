@@ -313,9 +313,7 @@ async def deployed_is_missing(stage: Scene) -> None:
     await stage.pass_by(900)
 
 
-@pytest.mark.parametrize(
-    "quiet", [{}, {"out": {"group_by": [], "group_wait_seconds": 10, "group_interval_seconds": 60}}]
-)
+@pytest.mark.parametrize("quiet", [{}, GROUPED])
 def test_whenever_the_process_dies_what_is_missing_is_told_and_nothing_else(quiet: dict[str, Any]):
     def told_of(store: MemoryStore) -> list[str]:
         found = []
