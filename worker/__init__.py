@@ -17,6 +17,7 @@ route       which sinks an event is for; filters and operators say what a filter
             unchanged: who says what its sink has already
 expect      what must follow on what (expect_settings: as it stands in the file); pending: what has not come yet;
             expecting: asks that of each event; missed: what is told; alarms: tells it
+through     how far a partition is with what the hub has
 across      the same where other partitions have a part, in a table that they share: noting writes events into it,
             correlations and silences say what its rows mean, board: the table as this process sees it, by the marks of
             its rows; overdue: how far a partition is, and what is to be told

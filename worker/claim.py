@@ -61,7 +61,7 @@ class Claim:
             partition,
             parts.board,
             self._pipeline.across.signs,
-            through=self._pipeline.noted_through,
+            through=self._pipeline.through.noted,
             submit=lambda missed: self._alarms.tell([missed]),
             metrics=parts.metrics,
             clock=parts.clock,

@@ -289,6 +289,10 @@ class Overdue:
         return {}
 
     async def saved(self, _state: PartitionState) -> None:
+        """What waited for that is written."""
+        await self.stored()
+
+    async def stored(self) -> None:
         """Writes of what is held for digests that its sinks are done with it: no crash can take it away any more."""
         held, self._held = self._held, {}
         for number in held.keys() & self._telling.keys():

@@ -6,7 +6,6 @@ partition is (the claim does). What becomes of the deliveries, and when an event
 
 import asyncio
 from collections.abc import Callable, Sequence
-from math import inf
 
 import structlog
 
@@ -32,17 +31,14 @@ from worker.settling import Settling
 from worker.sightings import Sightings
 from worker.sinks import Delivery
 from worker.state import PartitionState
+from worker.through import CLOCKS_SECONDS, Through
 from worker.unchanged import value_digest
 from worker.unsettled import Open
 
 _log = structlog.get_logger()
 
-_NONE = -1
-"""Below every sequence number."""
 _BEAT_SECONDS = 5.0
 _NOTED = Target(NOTING, NOTING, Late.DELIVER)
-CLOCKS_SECONDS = 5.0
-"""How far the hub's clock may be ahead of ours."""
 
 
 class Pipeline(Settling):
@@ -65,10 +61,9 @@ class Pipeline(Settling):
         self._lag = Lag()
         self._counted = (0, 0)
         self._clock = PartitionClock()
-        self._taken = self._taken_before = _NONE
-        """The last message taken in, and the last one an earlier life had taken in."""
-        self._enqueued_at = UnixSeconds(0.0)
-        """When the hub had the newest message taken in."""
+        self.through = Through(
+            partition, parts, self.feed, self._orderer, expectations=self.expectations, across=self.across
+        )
         self._expecting = Expecting(partition, parts, self.expectations)
         self._began_at = 0.0
         self._first_life = False
@@ -163,8 +158,7 @@ class Pipeline(Settling):
             self._refuse(message, bad)
         if not elements:
             self._settled("empty")
-        self._taken = message.sequence_number
-        self._enqueued_at = max(self._enqueued_at, message.enqueued_at)
+        self.through.took(message)
 
     def _say_missing(self, message: Message, count: int) -> None:
         self._parts.metrics.missing.labels(self.partition).inc(count)
@@ -241,7 +235,7 @@ class Pipeline(Settling):
 
         Until all of it has come, nothing is released: what an earlier life had together must be in order together.
         """
-        if self._taken >= self._taken_before:
+        if not self.through.is_behind:
             return False
         return asyncio.get_running_loop().time() - self._clock.read_at < STALL_SECONDS
 
@@ -319,40 +313,17 @@ class Pipeline(Settling):
 
     # --- what has not happened
 
-    def through(self) -> float:
-        """All that the hub had before this time has had its turn. Minus infinity while that cannot be said."""
-        end, behind = self.feed.end, self._taken < self._taken_before
-        # What an empty hub does not have any more may be here, and wait for room.
-        if end is not None and (end.number <= self._taken or (end.empty and self.feed.newest <= self._taken)):
-            known, behind = max(self._enqueued_at, end.asked_at - CLOCKS_SECONDS), False
-        else:
-            known = self._enqueued_at
-        if behind:
-            return -inf
-        oldest = self._orderer.oldest_enqueued()
-        return known if oldest is None else min(known, oldest)
-
-    def noted_through(self) -> float:
-        """All that the hub had before this time has had its turn, and is in the shared table where it is to be."""
-        return min(self.through(), self.across.through)
-
     @property
     def wants_hub_end(self) -> bool:
         """Whether something would be known to be missed, if only it were known that the hub has nothing more."""
-        if self.stopped:
-            return False
-        oldest, known = self._orderer.oldest_enqueued(), self.through()
-        before = min(self._parts.clock() - CLOCKS_SECONDS, inf if oldest is None else oldest)
-        due, board = self.expectations.next_due(), self._parts.board
-        asked = board.asks_for(max(known, board.through(self.partition)), min(before, self.across.through))
-        return asked or (due is not None and known <= due < before)
+        return not self.stopped and self.through.wants_hub_end
 
     def look_for_missed(self) -> None:
         """Finds what is missing by now."""
         if self._expecting.keep_rules():
             self.changed()
         due = self.expectations.next_due()
-        if due is not None and due < (through := self.through()):
+        if due is not None and due < (through := self.through.seen()):
             self.missed(self.expectations.miss(through, now=self._parts.clock()))
 
     # --- time and room
@@ -376,9 +347,8 @@ class Pipeline(Settling):
         self._began_at = self._parts.clock()
         self._first_life = state.generation == 1 and checkpoint is None
         self._clock.read_at = asyncio.get_running_loop().time()
-        watermark, read = self._progress.watermark, self._progress.read
-        self._taken = _NONE if watermark is None else watermark.sequence_number
-        self._taken_before = _NONE if read is None else read
+        watermark = self._progress.watermark
+        self.through.resume(watermark.sequence_number if watermark else None, self._progress.read)
         if state.stopped_under == self._parts.rules.digest:
             self.stopped = state.stopped
 

@@ -29,7 +29,7 @@ from worker.noting import settings as noting_settings
 from worker.outbox import Outbox
 from worker.overdue import Overdue
 from worker.parts import Parts
-from worker.pipeline import CLOCKS_SECONDS, Pipeline
+from worker.pipeline import Pipeline
 from worker.route import Routes, Target
 from worker.rules import Rules, RuleSet
 from worker.settings import SinkSettings
@@ -38,6 +38,7 @@ from worker.sinks.installed import find_kind
 from worker.state import PartitionState
 from worker.stores import DeadLetter, HubScope
 from worker.stores.passing import Table
+from worker.through import CLOCKS_SECONDS
 from worker.virtual import VirtualTimeLoop
 
 _PARTITION = PartitionId("0")
@@ -125,7 +126,7 @@ class _Rehearsal:
             _PARTITION,
             self._board,
             self._pipeline.across.signs,
-            through=self._pipeline.noted_through,
+            through=self._pipeline.through.noted,
             submit=lambda missed: self._alarms.tell([missed]),
             metrics=self._metrics,
             clock=self._clock,
@@ -222,7 +223,9 @@ class _Rehearsal:
     async def _look_at_table(self) -> None:
         """What a process does every few seconds, and a claim with each save of its state."""
         if self._board.rules:
+            self._overdue.snapshot()
             await self._overdue.write(None)
+            await self._overdue.stored()
             await self._board.look()
             self._overdue.look()
             await asyncio.sleep(_MOMENT_SECONDS)

@@ -136,7 +136,7 @@ def test_an_event_that_is_to_be_noted_is_not_settled_before_its_row_is_written()
         assert len(stage.sinks["out"].accepted) == 1
         await stage.take_in(one, event("Deployed", 60, models="m:1"), at=60)
         await stage.pass_by(2 * HOUR)
-        assert zero._pipeline.noted_through() <= START
+        assert zero._pipeline.through.noted() <= START
 
         stage.store.refuses = False
         await stage.pass_by(300)

@@ -257,3 +257,13 @@ def test_a_silence_is_told_when_it_has_lasted_long_enough_and_again_after_life(p
     events = [each.event for each in performance.came if each.event]
     assert [each.data["last_seen"] for each in events] == [f"{first}.0000000Z", f"{second}.0000000Z"]
     assert [round(each.at_seconds / HOUR, 1) for each in performance.came] == [1.9, 4.9]
+
+
+def test_what_is_told_in_digests_is_told_too(play):
+    quiet = SILENT.replace("kind: log", "kind: log, quiet: { group_by: [], group_wait_seconds: 30 }")
+    alive = [
+        orjson.dumps({"id": time, "topic": "/Workspace/", "eventType": "Any", "eventTime": f"{time}Z"})
+        for time in ("2026-01-05T12:54:00", "2026-01-05T15:54:00")
+    ]
+    performance = play(0.9 * HOUR, alive[0], 3 * HOUR, alive[1], 1.5 * HOUR, routes=quiet)
+    assert [round(each.at_seconds / HOUR, 1) for each in performance.came] == [1.9, 4.9]

@@ -34,6 +34,7 @@ from worker.pending import LOOKED_AT
 from worker.pipeline import Pipeline
 from worker.progress import Progress, SavedProgress, Watermark
 from worker.state import PartitionState
+from worker.through import Through
 from worker.way import Way
 
 _restore = Progress.restore.__func__  # type: ignore[attr-defined]  # a class method's own function
@@ -183,10 +184,10 @@ def _without_marks(state: PartitionState) -> bytes:
     return _encode(replace(state, progress=cast("SavedProgress | None", progress)))
 
 
-def _through_by_the_wall_clock(pipeline: Pipeline) -> float:
+def _through_by_the_wall_clock(through: Through) -> float:
     """Nothing waits for its turn: then nothing is there."""
-    oldest = pipeline._orderer.oldest_enqueued()
-    return pipeline._parts.clock() if oldest is None else oldest
+    oldest = through._orderer.oldest_enqueued()
+    return through._parts.clock() if oldest is None else oldest
 
 
 def _furthest(board: Board) -> float:
@@ -219,7 +220,7 @@ BUGS: dict[str, Callable[[], AbstractContextManager[object]]] = {
     "an event does not wait for what is held of its subject": _of(SinkGroups, "_why_not_alone", _whatever_is_held),
     "repeats of the SDK are let through": _of(Feed, "put", _put_everything),
     "an event is looked at again when it is read again": _of(codec, "encode", _without_marks),
-    "the wall clock says what is missed": _of(Pipeline, "through", _through_by_the_wall_clock),
+    "the wall clock says what is missed": _of(Through, "seen", _through_by_the_wall_clock),
     "samples of all partitions are stored in one place": _of(spread, "_place", _one_place),
     "only one partition is asked whether it is through": _of(Board, "all_through", property(_furthest)),
     "what is not noted yet is not waited for": _of(Across, "through", inf),
