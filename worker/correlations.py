@@ -140,7 +140,7 @@ def _few(thens: list[Then], within: float) -> tuple[Then, ...]:
     between = (
         number
         for number, (before, each, after) in enumerate(zip(thens, thens[1:], thens[2:], strict=False), start=1)
-        if each.at < after.at <= before.at + within
+        if before.at == after.at or each.at < after.at <= before.at + within
     )
     spare = next(between, 0)
     return (*thens[:spare], *thens[spare + 1 :])

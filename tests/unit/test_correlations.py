@@ -179,9 +179,17 @@ def test_in_any_order_and_however_often_noted_each_is_met_or_told_exactly_once(
     assert tells == missed(events)
 
 
-@given(some.lists(some.integers(0, 32 * WITHIN), min_size=65, max_size=140, unique=True), some.integers(0, 32 * WITHIN))
-def test_a_first_event_that_comes_last_is_met_by_what_followed_it_however_many_came_since(times: list[int], at: int):
-    """Its partition was behind, and the others were not."""
-    row = noted(*(then(each) for each in times))
+MANY = some.lists(
+    some.tuples(some.integers(0, 32 * WITHIN), some.sampled_from("bcdh")), min_size=65, max_size=140, unique=True
+)
+
+
+@given(MANY, some.integers(0, 32 * WITHIN), some.sampled_from("ah"))
+def test_a_first_event_that_comes_last_is_met_by_what_followed_it_however_many_came_since(
+    times: list[tuple[int, str]], at: int, kind: str
+):
+    """Its partition was behind, and the others were not. One of both kinds does not meet itself."""
+    row = noted(*(then(each, name) for each, name in times))
     assert len(row.thens) <= 64
-    assert (noted(first(at), row=row).pending is None) == any(at <= each <= at + WITHIN for each in times)
+    met = any(at <= each <= at + WITHIN and (each, name) != (at, kind) for each, name in times)
+    assert (noted(first(at, kind), row=row).pending is None) == met
