@@ -338,3 +338,35 @@ def test_whenever_the_process_dies_what_is_missing_is_told_and_nothing_else(quie
             found = told_of(store) + told_of(MemoryStore(contents))
             assert set(found) == {"expectations/model-is-deployed/m:1"}, (number, after)
             assert len(found) <= 2, (number, after)
+
+
+def test_a_partition_that_is_left_says_first_what_joined_a_digest():
+    marks = []
+
+    class Slow(MemoryStore):
+        async def _reach(self, name: str) -> None:
+            if name == "write_state":
+                await asyncio.sleep(0.3)
+
+        async def _answered(self, name: str) -> None:
+            if name == "write_state":
+                marks.append(self.contents.row_marks.get(ROW, ""))
+
+    contents, quiet = Contents(), {"out": {"group_by": [], "group_wait_seconds": 600, "group_interval_seconds": 600}}
+
+    async def left(stage: Scene) -> None:
+        zero, one = await stage.begin_both()
+        await stage.take_in(zero, event("Registered", 0, model="m:1"), at=0)
+        home = {P0: zero, P1: one}[stage.home().partition]
+        await asyncio.sleep(HOUR)
+        until = asyncio.get_running_loop().time() + 60
+        while not home.overdue.waits_for_state and asyncio.get_running_loop().time() < until:
+            for claim in (zero, one):
+                number, asked_at = stage.numbers[claim.partition], asyncio.get_running_loop().time()
+                claim.hub_end(number, empty=False, asked_at=asked_at)
+            await asyncio.sleep(0.1)
+        assert contents.row_marks[ROW].startswith("telling/")
+        await stage.end(home)
+        assert marks[-1].startswith("old/")  # when its state says that it is free
+
+    play(left, store=Slow(contents), quiet=quiet)
