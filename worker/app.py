@@ -227,12 +227,20 @@ class _Sinks:
 @asynccontextmanager
 async def opened_store(config: Config) -> AsyncIterator[Store]:
     """The store alone, for commands that look into it or write to it. Nothing is asked of the hub."""
-    async with AsyncExitStack() as opened:
-        credential = await _open_credential(config, opened)
-        store = _build_store(config, Hub(config.worker.source, credential).scope, credential)
-        opened.push_async_callback(store.aclose)
+    async with hub_and_store(config) as (_, store):
         await store.open()
         yield store
+
+
+@asynccontextmanager
+async def hub_and_store(config: Config) -> AsyncIterator[tuple[Hub, Store]]:
+    """Both, for commands that look at either; the store is not opened yet, and nothing is asked of the hub."""
+    async with AsyncExitStack() as opened:
+        credential = await _open_credential(config, opened)
+        hub = Hub(config.worker.source, credential)
+        store = _build_store(config, hub.scope, credential)
+        opened.push_async_callback(store.aclose)
+        yield hub, store
 
 
 @asynccontextmanager

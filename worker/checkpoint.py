@@ -7,6 +7,7 @@ decided elsewhere (`keep`).
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 
 import structlog
 
@@ -76,9 +77,11 @@ class Checkpoint:
     async def begin(self) -> Watermark | None:
         """Makes it ours; returns where the partition goes on, None at the start. Raises Fenced, StoreUnavailable.
 
-        That is where the state or the checkpoint says, whichever is further: each of them may be missing.
+        That is where the state or the checkpoint says, whichever is further: each of them may be missing. Where an
+        operator has put the partition, the checkpoint follows: he may have died in between (`seek`).
         """
         start, self._version = await rewrite(self._tenure, self._store, self._start)
+        self._tenure.state = replace(self._tenure.state, sought=False)
         if start is not None:
             self._stands(start)
         return start
@@ -120,6 +123,8 @@ class Checkpoint:
 
     def _start(self, stored: StoredCheckpoint | None) -> Watermark | None:
         watermark = self._tenure.state.watermark
+        if self._tenure.state.sought:
+            return watermark
         if stored is None:
             if watermark is not None:
                 _log.warning("no checkpoint, going on from the state", partition=self._tenure.partition)

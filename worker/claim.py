@@ -24,6 +24,7 @@ from worker.owner import PartitionOwner
 from worker.ownership import Fenced, Tenure, take
 from worker.parts import Parts
 from worker.pipeline import Pipeline
+from worker.progress import Watermark
 from worker.recall import Recall
 from worker.replay import Replays
 from worker.reset import is_doubt, other_life, stopped
@@ -51,6 +52,8 @@ class Claim:
         self.tenure: Tenure | None = None
         self.may_read = asyncio.Event()
         """Set once the SDK may open a link: the position is the hub's, as far as is known, or the claim is over."""
+        self.reads_from: float | None = None
+        """The number behind which the SDK reads, which it was told before the partition was taken; None: the first."""
         self._claimant = claimant
         self._parts = parts
         self._pipeline = Pipeline(partition, parts)
@@ -283,6 +286,8 @@ class Claim:
         try:
             async with self._until_closed():
                 start = await self._patiently(checkpoint.begin)
+                if self._begins_too_late(start):
+                    return False
                 self._pipeline.restore(tenure.state, start)
                 for each in beside:
                     await each.restore(tenure.state)
@@ -291,6 +296,13 @@ class Claim:
         except Fenced as fence:
             self._fenced(fence)
         return not self.closed
+
+    def _begins_too_late(self, start: Watermark | None) -> bool:
+        """Whether the link leaves out what is to be read: the position was moved back after the SDK was told one."""
+        if start is None or self.reads_from is None or self.reads_from <= start.sequence_number:
+            return False
+        _log.info("the position was moved meanwhile, claiming anew", partition=self.partition, start=start)
+        return True
 
     async def _keep(self, keeper: Keeper) -> None:
         try:

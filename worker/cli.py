@@ -15,9 +15,11 @@ import typer
 
 from worker.commands.check import check
 from worker.commands.deadletter import deadletter
+from worker.commands.lag import lag
 from worker.commands.options import DEFAULT_CONFIG, FAILED, WRONG_INPUT, ConfigOption, JsonOption, print_json
 from worker.commands.resume import resume
 from worker.commands.schema import schema
+from worker.commands.seek import seek
 from worker.commands.send_test import send_test
 from worker.commands.subscription import subscription
 from worker.commands.test import run_tests
@@ -34,8 +36,10 @@ app = typer.Typer(
 local = typer.Typer(no_args_is_help=True, help="What a laptop needs: a hub, and traffic for it.")
 app.add_typer(deadletter, name="deadletter")
 app.command()(check)
+app.command()(lag)
 app.command()(resume)
 app.command()(schema)
+app.command()(seek)
 app.command("send-test")(send_test)
 app.command("test")(run_tests)
 app.command()(subscription)

@@ -15,11 +15,12 @@ from azure.eventhub.exceptions import AuthenticationError, ConnectError, EventHu
 from worker.config import OnInvalidOffset, SourceSettings
 from worker.connections import hub_address
 from worker.errors import Conflict, HubUnavailable
-from worker.events import PartitionId
+from worker.events import PartitionId, UnixSeconds
 from worker.progress import Watermark
 from worker.settings import Secret
 from worker.state import HubIdentity
 from worker.stores import HubScope, Store
+from worker.target import Span
 
 _log = structlog.get_logger()
 
@@ -102,8 +103,17 @@ class Hub:
     async def edge(self, partition: PartitionId, which: OnInvalidOffset) -> Watermark:
         """Where a partition is read from to have all of it (earliest), or what comes from now on. HubUnavailable."""
         async with self._asking() as client:
-            seen = await _answer(client.get_partition_properties(partition))
-        return _latest(seen) if which == "latest" else _earliest(seen)
+            span = _span(await _answer(client.get_partition_properties(partition)))
+        return span.latest if which == "latest" else span.earliest
+
+    async def spans(self) -> dict[PartitionId, Span]:
+        """Asks what its partitions hold, in their order; and which hub it is. Raises HubUnavailable."""
+        async with self._asking() as client:
+            partitions = await self._identify(client)
+            # All at once: each opens a connection of its own, and there may be many.
+            seen = await asyncio.gather(*(_answer(client.get_partition_properties(each)) for each in partitions))
+        found = {PartitionId(each["id"]): _span(each) for each in seen}
+        return {each: found[each] for each in sorted(found, key=by_number)}
 
     @asynccontextmanager
     async def _asking(self) -> AsyncIterator[EventHubConsumerClient]:
@@ -135,22 +145,27 @@ class Hub:
         known = {each["partition_id"] for each in await store.checkpoints.list_checkpoints(*self.scope)}
         for partition in partitions:
             if partition not in known:
-                seen = await _answer(client.get_partition_properties(partition))
-                number, offset = _latest(seen) if self._settings.start == "latest" else _earliest(seen)
+                span = _span(await _answer(client.get_partition_properties(partition)))
+                number, offset = span.latest if self._settings.start == "latest" else span.earliest
                 with suppress(Conflict):  # another process was quicker
                     await store.write_checkpoint(
                         PartitionId(partition), offset=offset, sequence_number=number, expected=None
                     )
 
 
-def _earliest(seen: dict[str, Any]) -> Watermark:
-    return Watermark(max(-1, seen["beginning_sequence_number"] - 1), "-1")
+def by_number(partition: PartitionId) -> tuple[int, str]:
+    """Puts partitions in the order that people expect."""
+    return len(partition), partition
 
 
-def _latest(seen: dict[str, Any]) -> Watermark:
-    if seen["is_empty"]:
-        return _earliest(seen)
-    return Watermark(seen["last_enqueued_sequence_number"], str(seen["last_enqueued_offset"]))
+def _span(seen: dict[str, Any]) -> Span:
+    return Span(
+        seen["beginning_sequence_number"],
+        seen["last_enqueued_sequence_number"],
+        str(seen["last_enqueued_offset"]),
+        UnixSeconds(seen["last_enqueued_time_utc"].timestamp()),
+        empty=seen["is_empty"],
+    )
 
 
 def _end(seen: dict[str, Any]) -> End:

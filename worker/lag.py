@@ -17,6 +17,11 @@ class Lag:
 
     def seconds(self, watermark: int | None, now: float) -> float:
         """Age of the oldest above the watermark; 0 when there is none."""
+        oldest_at = self.oldest_at(watermark)
+        return 0.0 if oldest_at is None else now - oldest_at
+
+    def oldest_at(self, watermark: int | None) -> UnixSeconds | None:
+        """When the hub took the oldest above the watermark; None when there is none."""
         while self._read and watermark is not None and self._read[0][0] <= watermark:
             self._read.popleft()
-        return now - self._read[0][1] if self._read else 0.0
+        return self._read[0][1] if self._read else None

@@ -30,6 +30,8 @@ _log = structlog.get_logger()
 
 _RELEASE_SECONDS = 0.5
 """A stop must not wait for a store that does not answer."""
+_BEGINNING = "-1"
+"""The offset before the first message, as the SDK has it."""
 _ANSWER_SECONDS = 10.0
 """The longest that a store takes to say that it is away."""
 
@@ -204,11 +206,19 @@ class Leases(CheckpointStore):
     async def list_checkpoints(
         self, fully_qualified_namespace: str, eventhub_name: str, consumer_group: str, **kwargs: Any
     ) -> Iterable[dict[str, Any]]:
-        """As the store says."""
+        """As the store says; where it knows no offset the SDK is given the number, else it begins at the beginning."""
         rows = list(
             await self._store.checkpoints.list_checkpoints(
                 fully_qualified_namespace, eventhub_name, consumer_group, **kwargs
             )
         )
         self._checkpoints = {each["partition_id"]: each["sequence_number"] for each in rows}
-        return rows
+        return [each if each["offset"] else {**each, "offset": _by_number(each["sequence_number"])} for each in rows]
+
+
+def _by_number(sequence_number: int) -> int | str:
+    """What the SDK takes for a position: a text is an offset, a number a sequence number, and 0 is nothing at all.
+
+    Before number 1 it begins at the beginning: what is settled is passed over.
+    """
+    return sequence_number if sequence_number > 0 else _BEGINNING

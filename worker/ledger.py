@@ -88,13 +88,16 @@ class Entry(NamedTuple):
     attempt: int
     served: tuple[str, ...] = ()
     """The recipients who have it, of several (errors.PartlyAccepted); an intent that follows keeps them."""
+    again: str = ""
+    """The operator's wish (`Delivery.again`) for which it is there; what was done before it does not count for it."""
 
 
 def encode(entry: Entry) -> bytes:
-    """The entry as JSON. `served` is left out where nobody is: so it was before there was such a thing."""
+    """The entry as JSON. What may be empty is left out then: so it was before there was such a thing."""
     content = entry._asdict()
-    if not entry.served:
-        del content["served"]
+    for name in ("served", "again"):
+        if not content[name]:
+            del content[name]
     return orjson.dumps(content)
 
 
@@ -108,6 +111,7 @@ def decode(payload: bytes) -> Entry:
             float(content["deadline"]),
             int(content["attempt"]),
             tuple(str(each) for each in content.get("served", ())),
+            str(content.get("again", "")),
         )
     except (ValueError, TypeError, KeyError):
         return Entry(EntryState.INTENT, "", 0.0, 0)
@@ -183,7 +187,8 @@ class Ledger:
 
     async def knows(self, delivery: Delivery) -> bool:
         """Whether the delivery was ever tried: after a failure too, before which an attempt may have had its effect."""
-        return await self._store.read_entry(delivery.idempotency_key) is not None
+        stored = await self._store.read_entry(delivery.idempotency_key)
+        return stored is not None and not _is_of_before(delivery, decode(stored.payload))
 
     # --- before the act
 
@@ -193,10 +198,8 @@ class Ledger:
             with suppress(Conflict):
                 return await self._write_intent(delivery, memo, attempt, expected=None)
         stored = await self._store.read_entry(delivery.idempotency_key)
-        if stored is not None:
-            memo.served |= frozenset(decode(stored.payload).served)
-            if not await self._may_act(delivery, memo, stored):
-                return None
+        if stored is not None and not await self._may_act(delivery, memo, stored):
+            return None
         try:
             return await self._write_intent(delivery, memo, attempt, expected=stored.version if stored else None)
         except Conflict:
@@ -204,6 +207,13 @@ class Ledger:
 
     async def _may_act(self, delivery: Delivery, memo: Memo, stored: StoredEntry) -> bool:
         entry = decode(stored.payload)
+        if not _is_of_before(delivery, entry):
+            memo.served |= frozenset(entry.served)
+        elif entry.state is not EntryState.INTENT or entry.deadline <= self._clock():
+            return True
+        return await self._says_go(delivery, memo, stored, entry)
+
+    async def _says_go(self, delivery: Delivery, memo: Memo, stored: StoredEntry, entry: Entry) -> bool:
         own = entry.by == memo.by
         match entry.state:
             case EntryState.ACCEPTED:
@@ -267,7 +277,7 @@ class Ledger:
         began = self._clock()
         deadline = began + _WRITE_SECONDS + self._act_seconds + _CLOCKS_SECONDS
         memo.by = memo.by or f"{self._by}/{next(self._numbers)}"
-        entry = Entry(EntryState.INTENT, memo.by, deadline, attempt, tuple(sorted(memo.served)))
+        entry = Entry(EntryState.INTENT, memo.by, deadline, attempt, tuple(sorted(memo.served)), delivery.again)
         version = await self._write(delivery, entry, expected=expected)
         memo.unknown = False
         if self._clock() > began + _WRITE_SECONDS:
@@ -360,3 +370,8 @@ class Ledger:
 
     def _count(self, decision: str) -> None:
         self._metrics.ledger_decisions.labels(self._sink, decision).inc()
+
+
+def _is_of_before(delivery: Delivery, entry: Entry) -> bool:
+    """Whether the entry tells of what was done before an operator wished to have it again."""
+    return delivery.again not in {"", entry.again}

@@ -19,7 +19,6 @@ from worker.events import BadEvent, Event, Message, PartitionId, Placed, Positio
 from worker.expecting import Expecting
 from worker.feed import Feed
 from worker.keys import data_digest, duplicate_key, idempotency_key
-from worker.lag import Lag
 from worker.latest import superseded
 from worker.missed import Missed
 from worker.noting import NOTING
@@ -58,7 +57,6 @@ class Pipeline(Settling):
             of_at_least=parts.spoiled.of_at_least,
             per_seconds=parts.spoiled.per_minutes * 60,
         )
-        self._lag = Lag()
         self._counted = (0, 0)
         self._clock = PartitionClock()
         self.through = Through(
@@ -301,7 +299,8 @@ class Pipeline(Settling):
 
     def _send(self, released: Released, target: Target) -> None:
         key = idempotency_key(released.placed.event, target.sink, released.data_digest)
-        delivery = Delivery(released, target.route, target.sink, key)
+        again = self._again_for(released.placed.position)
+        delivery = Delivery(released, target.route, target.sink, key, again=again)
         if released.late_by_ms is not None and target.late is Late.DEAD_LETTER:
             detail = f"came {released.late_by_ms} ms after a later event of its subject was released"
             self._give_up(delivery, "late", detail, attempts=0)  # nothing waits for it: it is out of order anyway

@@ -62,6 +62,28 @@ def stopped(reason: str) -> dict[str, Any]:
     return {"stopped": _UNKNOWN + reason, "stopped_under": ""}
 
 
+def without_positions() -> dict[str, Any]:
+    """Fields of the state in which nothing is said of messages by their numbers, nor that the partition stands still.
+
+    What waits to be told (digests, expectations) says nothing of numbers, and stays.
+    """
+    return {
+        "stopped": None,
+        "stopped_under": "",
+        "progress": None,
+        "late": [],
+        "variants": [],
+        "attempts": [],
+        "deaths": 0,
+        "deaths_at": None,
+        "marked": [],
+        "suspects": [],
+        "sought": False,
+        "again": None,
+        "oldest_at": None,
+    }
+
+
 def other_life(tenure: Tenure, epoch: int) -> str | None:
     """Says so when a message's sequence number is of another epoch than those before; learns the first one."""
     known = tenure.state.hub
@@ -126,15 +148,7 @@ class Positions:
             offset=start.offset,
         )
         await tenure.save(
+            **without_positions(),
             hub=identity,
-            stopped=None,
-            progress=None,
-            late=[],
-            variants=[],
-            attempts=[],
-            deaths=0,
-            deaths_at=None,
-            marked=[],
-            suspects=[],
             released=True,  # nothing runs: the next claim of this process or another need not wait
         )

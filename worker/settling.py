@@ -20,6 +20,7 @@ from worker.events import PartitionId, Position, UnixSeconds
 from worker.givenup import GivenUp, Place
 from worker.groups import Groups, Step
 from worker.judge import Judge
+from worker.lag import Lag
 from worker.noting import NOTING
 from worker.owner import PartitionOwner
 from worker.parts import Parts
@@ -27,7 +28,7 @@ from worker.pending import Expectations
 from worker.progress import Progress, Watermark
 from worker.room import Room
 from worker.sinks import Delivery
-from worker.state import PartitionState
+from worker.state import Again, PartitionState
 from worker.stores import DeadLetter
 from worker.unchanged import NOTHING
 from worker.unsettled import Open, Unsettled
@@ -49,10 +50,12 @@ class Settling(PartitionOwner):
         self.expectations = Expectations()
         self.across = Across(parts)
         self._progress = Progress()
+        self._lag = Lag()
         self._unsettled = Unsettled(parts.clock)
         self._caution = Caution(PartitionState(generation=0, owner=""), now=0.0)
         self._given_up = GivenUp()
         self._letters = 0
+        self._again: Again | None = None
         self._room = Room(parts.limits.in_flight, lambda: len(self._unsettled), self._shed)
 
     # --- what the lanes ask and say (chains.Owner)
@@ -159,6 +162,11 @@ class Settling(PartitionOwner):
 
     # --- settling
 
+    def _again_for(self, position: Position) -> str:
+        """The operator's wish, if there is one, to have this event's effects a second time."""
+        again = self._again
+        return again.wish if again is not None and position.sequence_number <= again.through else ""
+
     def _give_up(
         self, delivery: Delivery, reason: str, detail: str, *, attempts: int, kept: Callable[[], None] = lambda: None
     ) -> None:
@@ -223,15 +231,21 @@ class Settling(PartitionOwner):
         self.judge.restore(state)
         self.across.signs.restore(state.signs)
         self._unsettled = Unsettled(self._parts.clock, state.attempts)
+        self._again = state.again
         self._caution = Caution(state, now=asyncio.get_running_loop().time())
 
     def snapshot(self) -> dict[str, Any]:
         """What the next generation must know: fields of the partition state."""
         watermark = self._progress.watermark
+        through = watermark.sequence_number if watermark else None
+        if self._again is not None and through is not None and through >= self._again.through:
+            self._again = None
         self._given_up.saving()
         return {
             "progress": self._progress.snapshot(),
-            **self.judge.snapshot(watermark.sequence_number if watermark else None),
+            "again": self._again,
+            "oldest_at": self._lag.oldest_at(through),
+            **self.judge.snapshot(through),
             "attempts": self._unsettled.attempts(),
             **self._caution.snapshot(),
             "signs": self.across.signs.snapshot(),

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from functools import partial
+from math import inf
 
 import structlog
 from azure.eventhub import CloseReason, EventData
@@ -65,6 +66,8 @@ class Source:
         self._open_claim = open_claim
         self._metrics = metrics
         self._close_seconds = close_seconds
+        self._first = None if isinstance(settings.start, str) else inf
+        """Behind which number a partition without a checkpoint is read: the first, or one that only the hub knows."""
         self._client: EventHubConsumerClient | None = None
         self._receiving: asyncio.Task[None] | None = None
         self._stopping = False
@@ -224,11 +227,13 @@ class Source:
 
     async def _on_partition_initialize(self, context: PartitionContext) -> None:
         partition = PartitionId(context.partition_id)
+        reads_from = self._leases.reads_from(partition)  # before anything else: it may be told another one meanwhile
         await self._close(partition)  # not always announced: a broken link comes back as a new initialize
         now = asyncio.get_running_loop().time
-        self._watchdog.opened(partition, now(), self._leases.reads_from(partition))
+        self._watchdog.opened(partition, now(), reads_from)
         self._links.pop(partition, None)
         claim = self.claims[partition] = self._open_claim(partition)
+        claim.reads_from = self._first if reads_from is None else reads_from
         _CLAIM.set(claim)
         # The SDK opens its link after this: one that the hub refuses is asked for each second.
         await claim.may_read.wait()

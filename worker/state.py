@@ -58,6 +58,15 @@ class Suspect(NamedTuple):
     deaths: int
 
 
+class Again(NamedTuple):
+    """Messages that are to have their effects a second time (`worker seek --again`)."""
+
+    wish: str
+    """Name of the wish: what was done for it is not done once more."""
+    through: int
+    """The last message that it is about; the first one is where the partition was put then."""
+
+
 @dataclass(frozen=True, slots=True)
 class PartitionState:
     """What is known of a partition."""
@@ -110,6 +119,14 @@ class PartitionState:
     """The last signs of life of sources that must not be silent, by the names of their rows: `Signs.snapshot`. Not in
     every state; versions before it pass over it, and know no such rules."""
 
+    sought: bool = False
+    """An operator has put the watermark there (`seek`), and the checkpoint may still be another: it follows."""
+    again: Again | None = None
+    """What an operator wants done a second time, whatever the ledger says; not in every state."""
+    oldest_at: UnixSeconds | None = None
+    """When the hub took the oldest message that is read and not settled; None: all that is read is settled, or it is
+    not known."""
+
     @property
     def watermark(self) -> Watermark | None:
         """The last message with nothing unsettled at or before it."""
@@ -145,6 +162,9 @@ def encode(state: PartitionState) -> bytes:
             **({"disorder": state.disorder} if state.disorder else {}),
             **({"values_from": state.values_from} if state.values_from is not None else {}),
             **({"signs": state.signs} if state.signs else {}),
+            **({"sought": True} if state.sought else {}),
+            **({"again": list(state.again)} if state.again else {}),
+            **({"oldest_at": state.oldest_at} if state.oldest_at is not None else {}),
         }
     )
 
@@ -212,6 +232,9 @@ def _since_format_2(content: dict[str, Any]) -> dict[str, Any]:
         "disorder": content.get("disorder", {}),
         "values_from": content.get("values_from"),
         "signs": content.get("signs", {}),
+        "sought": content.get("sought", False),
+        "again": Again(*content["again"]) if "again" in content else None,
+        "oldest_at": content.get("oldest_at"),
     }
 
 

@@ -23,6 +23,8 @@ class Delivery:
     """It was a dead letter, and an operator asked for it again."""
     served: frozenset[str] = frozenset()
     """Of a sink with several recipients: those who have it already, from earlier attempts (errors.PartlyAccepted)."""
+    again: str = ""
+    """Name of an operator's wish to have its effects a second time, whatever the ledger says of the first; "": none."""
 
 
 class Sink(Protocol):
