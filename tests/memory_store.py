@@ -95,6 +95,10 @@ class MemoryStore(CheckpointStore):
         async with self._called("open"):
             pass
 
+    async def clock(self) -> UnixSeconds:
+        async with self._called("clock"):
+            return UnixSeconds(self._clock())
+
     async def aclose(self) -> None:
         pass
 

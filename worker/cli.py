@@ -15,6 +15,7 @@ import typer
 
 from worker.commands.check import check
 from worker.commands.deadletter import deadletter
+from worker.commands.doctor import doctor
 from worker.commands.lag import lag
 from worker.commands.options import DEFAULT_CONFIG, FAILED, WRONG_INPUT, ConfigOption, JsonOption, print_json
 from worker.commands.resume import resume
@@ -36,6 +37,7 @@ app = typer.Typer(
 local = typer.Typer(no_args_is_help=True, help="What a laptop needs: a hub, and traffic for it.")
 app.add_typer(deadletter, name="deadletter")
 app.command()(check)
+app.command()(doctor)
 app.command()(lag)
 app.command()(resume)
 app.command()(schema)

@@ -5,10 +5,12 @@ worker is there, unless he insists: then he takes the link, and the worker claim
 """
 
 import asyncio
+import time
 from datetime import datetime
-from typing import Any
+from typing import NamedTuple
 
 from azure.eventhub import EventData
+from azure.eventhub.aio import PartitionContext
 from azure.eventhub.exceptions import EventHubError
 
 from worker.errors import HubUnavailable
@@ -16,27 +18,41 @@ from worker.events import PartitionId
 from worker.hub import Hub, explain
 
 _SECONDS = 10.0
-"""How long the first message may take to come."""
+"""How long the messages may take to come."""
 _CLOSE_SECONDS = 5.0
 _EPOCH = 0
 """Which all workers have: of two that are equal the later one has the link."""
 
 
+class Seen(NamedTuple):
+    """What came."""
+
+    events: list[EventData]
+    hub_ahead_seconds: float | None
+    """By how much the hub's clock was ahead of this machine's when they came, or less: they took their time to come.
+    None where the hub does not say."""
+
+
 async def peek(
-    hub: Hub, partition: PartitionId, position: datetime | int | str, *, at_most: int = 1, insist: bool = False
-) -> list[EventData]:
-    """Some messages from the position on, itself included: at least one, which must be there.
+    hub: Hub, partition: PartitionId, position: datetime | int | str, *, at_least: int = 1, insist: bool = False
+) -> Seen:
+    """The messages from the position on, itself included; so many must be there, and more may come.
 
     Raises HubUnavailable, also where a worker reads the partition.
     """
     client = hub.connect(retries=0)
-    found: asyncio.Future[list[EventData]] = asyncio.get_running_loop().create_future()
+    found: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    events: list[EventData] = []
+    ahead: list[float] = []
 
-    async def take(_: Any, events: list[EventData]) -> None:
-        if events and not found.done():
-            found.set_result(events)
+    async def take(context: PartitionContext, batch: list[EventData]) -> None:
+        events.extend(batch)
+        if sent_at := (context.last_enqueued_event_properties or {}).get("retrieval_time"):
+            ahead.append(sent_at.timestamp() - time.time())
+        if len(events) >= at_least and not found.done():
+            found.set_result(None)
 
-    async def fail(_: Any, error: Exception) -> None:
+    async def fail(_: PartitionContext | None, error: Exception) -> None:
         if not found.done():
             found.set_exception(HubUnavailable(_said(error, hub, partition)))
 
@@ -48,17 +64,18 @@ async def peek(
             owner_level=_EPOCH if insist else None,
             starting_position=position,
             starting_position_inclusive=True,
-            prefetch=at_most,
-            max_batch_size=at_most,
+            prefetch=at_least,
+            max_batch_size=at_least,
+            track_last_enqueued_event_properties=True,
         ),
         name=f"looking at partition {partition}",
     )
     try:
         async with asyncio.timeout(_SECONDS):
-            return await found
+            await found
     except TimeoutError:
         raise HubUnavailable(
-            f"partition {partition} of hub {hub.scope.hub!r}: no message came within {_SECONDS:g} s; try again"
+            f"partition {partition} of hub {hub.scope.hub!r} gave no messages within {_SECONDS:g} s; try again"
         ) from None
     finally:
         found.cancel()
@@ -66,6 +83,7 @@ async def peek(
         await asyncio.wait({asyncio.create_task(client.close())}, timeout=_CLOSE_SECONDS)
         receiving.cancel()
         await asyncio.wait({receiving}, timeout=_CLOSE_SECONDS)
+    return Seen(events, max(ahead, default=None))
 
 
 def _said(error: Exception, hub: Hub, partition: PartitionId) -> str:

@@ -46,7 +46,7 @@ async def seek(
         drain_seconds=limits.drain_seconds,
     )
     try:
-        await tenure.save(**_put(place), hub=hub, again=again)
+        await tenure.save(**_put(place, again), hub=hub)
     except Fenced as fence:
         raise WorkerError(f"{fence}; nothing was changed, so try again") from None
     await _follow(tenure, store, place)
@@ -61,8 +61,8 @@ async def _follow(tenure: Tenure, store: Store, place: Watermark) -> None:
         return
 
 
-def _put(place: Watermark) -> dict[str, Any]:
+def _put(place: Watermark, again: Again | None) -> dict[str, Any]:
     """Fields of the state: the place, and nothing of what was before."""
     progress = SavedProgress(watermark=list(place), read=None, unsettled=[], parts=[], served=[])
     nothing_remembered: dict[str, Any] = {"memory_parts": [], "memory_since": {}, "values_from": None}
-    return {**without_positions(), **nothing_remembered, "progress": progress, "sought": True}
+    return {**without_positions(), **nothing_remembered, "progress": progress, "sought": True, "again": again}

@@ -16,7 +16,7 @@ from worker.errors import StoreUnavailable
 from worker.events import PartitionId
 from worker.health import Health
 from worker.metrics import Metrics
-from worker.sightings import Sightings, Split
+from worker.sightings import Sighting, Sightings, Split
 from worker.stores import Store
 
 _log = structlog.get_logger()
@@ -80,8 +80,7 @@ class Spread:
             for partition, sample in samples.items():
                 await self._write(partition, sightings.encode(sample))
             for partition in partitions.keys() - own.keys():
-                payload = await self._store.read_memory(_place(partition), _PART)
-                samples[partition] = sightings.decode(payload) if payload else {}
+                samples[partition] = await stored_sample(self._store, partition)
         self._say([split for split in sightings.splits(samples) if _about(own, split)], own)
 
     async def _write(self, partition: PartitionId, payload: bytes) -> None:
@@ -105,6 +104,12 @@ class Spread:
                 advice=_SECOND_HUB if keyed else f"{_SUBSCRIPTION}; or {_SECOND_HUB}",
             )
         self._said = bool(splits)
+
+
+async def stored_sample(store: Store, partition: PartitionId) -> dict[str, Sighting]:
+    """What the partition's owner, or the last one, has stored; empty where it is nothing."""
+    payload = await store.read_memory(_place(partition), _PART)
+    return sightings.decode(payload) if payload else {}
 
 
 def _about(own: dict[PartitionId, Sightings], split: Split) -> tuple[str, bool] | None:

@@ -118,15 +118,21 @@ def preview(sink: Sink, delivery: Delivery, settings: SinkSettings) -> str:
 
 def destination(settings: SinkSettings) -> str | None:
     """Where the sink sends to, without what may be secret: a host or a file. None where its settings do not say."""
+    if text := where(settings):
+        return _host(text)
+    path = dict(settings).get("path")
+    return str(path) if isinstance(path, Path) else None
+
+
+def where(settings: SinkSettings) -> str | None:
+    """The host name or the whole address that the sink sends to, which may hold a secret. None as `destination`."""
     values = dict(settings)
     for key in _WHERE:
         text = values.get(key) or _value(Secret.of(settings, key))
-        if isinstance(text, str) and text and (host := _host(text)):
-            return host
-    if endpoint := endpoint_of(_value(Secret.of(settings, "connection_string"))):
-        return _host(endpoint)
-    path = values.get("path")
-    return str(path) if isinstance(path, Path) else None
+        if isinstance(text, str) and text and _host(text):
+            return text
+    endpoint = endpoint_of(_value(Secret.of(settings, "connection_string")))
+    return endpoint if endpoint and _host(endpoint) else None
 
 
 def _host(text: str) -> str | None:

@@ -437,3 +437,21 @@ def test_an_outage_that_was_there_before_the_process_counts_too():
         assert row["last_modified_time"] == clock.now
 
     run(scene())
+
+
+@pytest.mark.parametrize(
+    ("offset", "number", "told"), [("4200", 42, "4200"), ("", 42, 42), ("", 1, 1), ("", 0, "-1"), ("", -1, "-1")]
+)
+def test_a_checkpoint_without_an_offset_is_told_by_its_number_and_never_as_the_beginning(offset, number, told):
+    """The SDK goes by the offset, and by where it was told to start where there is none."""
+
+    async def scene():
+        store = MemoryStore()
+        await store.write_checkpoint(ZERO, offset=offset, sequence_number=number, expected=None)
+        leases = leases_on(store, Clock())
+        [row] = await leases.list_checkpoints(*SCOPE)
+        assert row["offset"] == told
+        assert type(row["offset"]) is type(told)
+        assert leases.reads_from(ZERO) == number
+
+    run(scene())

@@ -1,4 +1,4 @@
-"""`worker seek`: reads partitions again from an earlier place, or passes over what waits. The work is done in `seek`."""
+"""`worker seek`: reads partitions again from an earlier place, or passes over what waits. `seek` does the work."""
 # ruff: noqa: PLC0415 - the command imports what it needs when it runs, so that `worker --help` is quick
 
 import asyncio
@@ -146,13 +146,14 @@ async def _place(hub: "Hub", view: "PartitionView", wish: _Wish) -> "Watermark |
         return found
     insist = wish.force and not wish.for_show
     try:
-        [message] = await peek(hub, view.partition, datetime.fromtimestamp(wish.target.time, UTC), insist=insist)
+        seen = await peek(hub, view.partition, datetime.fromtimestamp(wish.target.time, UTC), insist=insist)
     except HubUnavailable:
         if view.owned and wish.for_show:
             return None
         raise
-    assert message.sequence_number is not None, "every message of a hub has one"
-    return before(message.sequence_number)
+    number = seen.events[0].sequence_number
+    assert number is not None, "every message of a hub has one"
+    return before(number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +214,5 @@ class _Move:
         begun = self.view.span.first - 1 if was is None else was
         count = abs(begun - to)
         many = f"{count:,} event{'' if count == 1 else 's'}"
-        what = (
-            f"{many} come again" if to < begun else f"{many} are passed over" if to > begun else "where it is already"
-        )
-        return f"reading goes on with number {to + 1} ({what})"
+        what = "come again" if to < begun else "are passed over"
+        return f"reading goes on with number {to + 1} ({f'{many} {what}' if count else 'where it is already'})"

@@ -121,6 +121,10 @@ class Store(Protocol):
         """Creates what is missing (container, tables) and fails when the store cannot be used."""
         ...
 
+    async def clock(self) -> UnixSeconds:
+        """What time it is where the store is: its own clock, by which ownership expires; to the second."""
+        ...
+
     async def aclose(self) -> None:
         """Closes connections. Safe to call twice, and without `open`."""
         ...

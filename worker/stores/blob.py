@@ -86,6 +86,11 @@ class BlobStore(BlobLetters):
         async with self._container.reaching("open the store"):
             await self._container.create()
 
+    async def clock(self) -> UnixSeconds:
+        """The service's, as its answer is dated."""
+        async with self._container.reaching("ask what time it is"):
+            return UnixSeconds(await self._container.clock())
+
     async def aclose(self) -> None:
         """Closes the connections; the credential is the caller's."""
         await self._container.client.close()

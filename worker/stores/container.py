@@ -7,6 +7,7 @@ so and all others do not.
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple, TypeVar
 from uuid import uuid4
 
@@ -93,6 +94,16 @@ class Container:
                 except StopAsyncIteration:
                     return
             yield page
+
+    async def clock(self) -> float:
+        """When the service has dated an answer, just now; seconds since 1970."""
+        dates: list[str] = []
+
+        def note(response: Any) -> None:
+            dates.append(response.http_response.headers["Date"])
+
+        await self.client.get_container_properties(raw_response_hook=note)
+        return parsedate_to_datetime(dates[-1]).timestamp()
 
     async def create(self) -> None:
         """Makes sure that the container is there; the right to create it is not needed when it is."""
