@@ -57,6 +57,10 @@ subscription
 trial       one delivery through one sink, for a person who tries it; samples: what it is sent
 casebook    the cases of `worker test`; rehearsal: plays them through the pipeline; virtual: on a clock that never
             waits; expected: what should have come against what came
+seek        puts a partition where an operator wants it read from: target says which place that is, peek looks for one;
+            overview: how each partition stands
+doctor      looks at everything that a worker needs: recent at the newest messages, reachable at destinations; finding:
+            what came out
 explain, metrics, health, http, logs; connections: addresses and connection strings, before they are used; retry:
             back-off towards the store; standing: partitions that are not read; terminal: safe to print
 local       what a laptop needs: the hub, the traffic, the demo

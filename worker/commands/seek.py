@@ -213,6 +213,10 @@ class _Move:
             return "to the first event since then, which is not looked for while a worker reads the partition"
         begun = self.view.span.first - 1 if was is None else was
         count = abs(begun - to)
-        many = f"{count:,} event{'' if count == 1 else 's'}"
-        what = "come again" if to < begun else "are passed over"
-        return f"reading goes on with number {to + 1} ({f'{many} {what}' if count else 'where it is already'})"
+        if count == 0:
+            what = "where it is already"
+        elif to < begun:
+            what = "1 event comes again" if count == 1 else f"{count:,} events come again"
+        else:
+            what = "1 event is passed over" if count == 1 else f"{count:,} events are passed over"
+        return f"reading goes on with number {to + 1} ({what})"
