@@ -116,7 +116,7 @@ async def _seek(config: "Config", wish: _Wish) -> bool:
         if held and not wish.force and not wish.for_show:
             raise WorkerError(_refusal(held))
         # All are found before any is moved: what cannot be found is no reason to do half of it.
-        places = [await _place(hub, view, wish) for view in views]
+        places = await asyncio.gather(*(_place(hub, view, wish) for view in views))
         moves = [_Move(config, hub, store, view, place, wish) for view, place in zip(views, places, strict=True)]
         outcomes = await asyncio.gather(*(move.make() for move in moves))
     if held and not wish.force:
