@@ -38,9 +38,10 @@ chaos: install $(if $(filter blob,$(STORE)),node)
 	$(PY) -m bench.chaos $(if $(EVENTS),--events $(EVENTS)) $(if $(FAULTS),--faults $(FAULTS)) \
 		$(if $(SEED),--seed $(SEED)) $(if $(STORE),--store $(STORE)) $(ARGS)
 
-# What mails and cards look like, for docs/sinks: made by the tests that look at them. Needs Debian's Chromium.
+# What mails, cards and the status page look like, for docs: made by the tests that look at them. Needs Debian's Chromium.
 pictures: install node
-	UPDATE_PICTURES=1 $(PY) -m pytest tests/integration/test_email_picture.py tests/integration/test_teams_card_rendering.py
+	UPDATE_PICTURES=1 $(PY) -m pytest tests/integration/test_email_picture.py tests/integration/test_teams_card_rendering.py \
+		tests/integration/test_status_page.py -k picture
 
 install: $(VENV)/.installed
 node: tests/node/node_modules/.installed

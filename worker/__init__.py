@@ -61,6 +61,8 @@ seek        puts a partition where an operator wants it read from: target says w
             overview: how each partition stands
 doctor      looks at everything that a worker needs: recent at the newest messages, reachable at destinations; finding:
             what came out
+shown       what a process knows of itself, for the status page: status makes the page, plots its drawings; lately: what
+            happened last
 explain, metrics, health, http, logs; connections: addresses and connection strings, before they are used; retry:
             back-off towards the store; standing: partitions that are not read; terminal: safe to print
 local       what a laptop needs: the hub, the traffic, the demo

@@ -27,6 +27,7 @@ from worker.lanes import close_sink
 from worker.lease import Leases
 from worker.ledger import Ledger
 from worker.metrics import Metrics
+from worker.shown import Overview
 from worker.process import Opened, Process
 from worker.reload import Reloads
 from worker.retry import until_available
@@ -110,6 +111,7 @@ class Worker:
         self._name = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:6]}"
         self._metrics = Metrics()
         self._health = Health(limit_seconds=_LOOP_LIMIT_SECONDS)
+        self._overview = Overview(config, self._name, metrics=self._metrics, health=self._health)
 
     async def run(self, stop: asyncio.Event, reload_asked: asyncio.Event) -> None:
         """Works until `stop` is set. What was opened is closed in reverse, whatever happens.
@@ -119,12 +121,7 @@ class Worker:
         settings = self._config.worker
         async with AsyncExitStack() as opened:
             self._health.set_ready("starting", ok=False, detail="not reading yet")
-            endpoints = Endpoints(
-                host=settings.http.host, port=settings.http.port, registry=self._metrics.registry, health=self._health
-            )
-            port = await endpoints.start()
-            opened.push_async_callback(endpoints.aclose)
-            _log.info("started", worker=self._name, metrics=f"http://{settings.http.host}:{port}/metrics")
+            await self._serve(opened)
             credential = await _open_credential(self._config, opened)
             hub = Hub(settings.source, credential)
             store = _build_store(self._config, hub.scope, credential)
@@ -158,8 +155,24 @@ class Worker:
                 self._health,
                 close_sink=sinks.close,
                 reloads=reloads.run,
+                shows=self._overview.run,
             )
             await Process(self._config, parts).run(stop)
+
+    async def _serve(self, opened: AsyncExitStack) -> None:
+        http = self._config.worker.http
+        endpoints = Endpoints(
+            host=http.host,
+            port=http.port,
+            registry=self._metrics.registry,
+            health=self._health,
+            page=self._overview.page if http.status_page else None,
+            page_port=http.status_port,
+        )
+        port = await endpoints.start()
+        opened.push_async_callback(endpoints.aclose)
+        page = {"status": f"http://{http.host}:{endpoints.page_port}/"} if http.status_page else {}
+        _log.info("started", worker=self._name, metrics=f"http://{http.host}:{port}/metrics", **page)
 
     def _lane(self, way: Way) -> Lane:
         give_up_after_seconds = self._config.give_up_after_seconds(way.settings)

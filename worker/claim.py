@@ -85,6 +85,11 @@ class Claim:
         return self._pipeline.sightings
 
     @property
+    def stopped(self) -> str | None:
+        """Why nothing is read until an operator or a new configuration says otherwise."""
+        return self._pipeline.stopped
+
+    @property
     def held(self) -> bool:
         """Whether the partition is taken, and not being left."""
         return self.tenure is not None and not self.closed

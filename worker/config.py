@@ -215,12 +215,27 @@ class LedgerSettings(Settings):
 
 
 class HttpSettings(Settings):
-    """Where /metrics, /livez and /readyz are served."""
+    """Where /metrics, /livez, /readyz and the status page are served. Nobody has to log in."""
 
     host: str = Field(default="127.0.0.1", min_length=1)
     """The address that is listened at; 0.0.0.0 in a container."""
     port: int = Field(default=8080, ge=0, le=65535)
     """0 takes a free port and logs it."""
+    status_page: bool = True
+    """Serves a page for people on /: partitions, lanes, and the last deliveries and dead letters, with the subjects and
+    ids of their events, and no payload. Nothing can be changed there."""
+    status_port: int | None = Field(default=None, ge=0, le=65535)
+    """Serves that page on a port of its own, where others than those that read the metrics are let in; left out: on
+    `port`. 0 takes a free one and logs it."""
+
+    @field_validator("status_port")
+    @classmethod
+    def _of_its_own(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is not None and info.data.get("status_page") is False:
+            raise ValueError("means nothing while status_page is false; remove one of the two")
+        if value and value == info.data.get("port"):
+            raise ValueError("is http.port already; leave it out, and the page is served there")
+        return value
 
 
 class WorkerSettings(Settings):

@@ -17,6 +17,7 @@ import structlog
 from worker.errors import StoreUnavailable
 from worker.events import MADE_HERE, BadEvent, Message, Position, UnixSeconds
 from worker.metrics import Metrics
+from worker.lately import LETTERS, KeptLetter, Letters, clip
 from worker.retry import patiently
 from worker.sinks import Delivery
 from worker.stores import DeadLetter, Store
@@ -118,6 +119,8 @@ class DeadLetterWriter:
         self._store = store
         self._metrics = metrics
         self._waiting: asyncio.Queue[tuple[DeadLetter, Callable[[], None]]] = asyncio.Queue()
+        self.recent = Letters(maxlen=LETTERS)
+        """The last that were written, for people who look."""
 
     def put(self, letter: DeadLetter, settled: Callable[[], None]) -> None:
         """Takes a letter; `settled` is called once it is kept."""
@@ -132,6 +135,7 @@ class DeadLetterWriter:
             await self._write([letter for letter, _ in batch])
             for letter, settled in batch:
                 self._metrics.dead_letters.labels(letter.reason, letter.sink or "").inc()
+                self.recent.append(_kept(letter))
                 settled()
 
     async def _write(self, letters: list[DeadLetter]) -> None:
@@ -141,6 +145,20 @@ class DeadLetterWriter:
             first_seconds=_FIRST_RETRY_SECONDS,
             longest_seconds=_LONGEST_RETRY_SECONDS,
         )
+
+
+def _kept(letter: DeadLetter) -> KeptLetter:
+    """What is remembered of it: nothing of its body."""
+    return KeptLetter(
+        at=letter.time,
+        reason=letter.reason,
+        detail=clip(letter.detail),
+        sink=letter.sink or "",
+        partition=letter.partition,
+        sequence_number=letter.sequence_number,
+        subject=clip(letter.subject),
+        event_id=clip(letter.event_id),
+    )
 
 
 class Expiry:

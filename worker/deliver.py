@@ -33,6 +33,7 @@ from worker.lane_log import LaneLog
 from worker.ledger import Later, Ledger, Skipped
 from worker.metrics import Metrics
 from worker.outcomes import Outcome
+from worker.lately import ATTEMPTS, Attempts, attempt_of
 from worker.settings import SinkSettings
 from worker.sinks import Sink
 from worker.way import Way
@@ -58,6 +59,8 @@ class Lane:
         seed: int | None = None,
     ) -> None:
         self.name = settings.name
+        self.recent = Attempts(maxlen=ATTEMPTS)
+        """The last attempts, for people who look."""
         jitter = random.Random(seed)  # noqa: S311 - spreads retries, guards nothing
         self._metrics = metrics
         self._seconds = metrics.delivery_seconds.labels(self.name)
@@ -108,6 +111,16 @@ class Lane:
     def way(self) -> Way:
         """Which attempts take that start now."""
         return self._way
+
+    @property
+    def flow(self) -> Flow:
+        """What it lets through."""
+        return self._breaker.flow
+
+    @property
+    def last_error(self) -> str:
+        """What its sink said last; empty: nothing is wrong."""
+        return self._says.last_error
 
     async def until_empty(self) -> None:
         """Returns in a moment in which nothing waits here or is being tried."""
@@ -283,9 +296,14 @@ class Lane:
             outcome = self._ends.conclude(chain, job, error, acted=acted)
             if way is not self._way:
                 self._chains.hurry([chain])  # how long it is to wait says the destination before
-        self._metrics.deliveries.labels(self.name, outcome).inc()
+        self._count(job, outcome, error)
         job.owner.attempt_ended(job)
         return outcome
+
+    def _count(self, job: Job, outcome: Outcome, error: WorkerError | None) -> None:
+        self._metrics.deliveries.labels(self.name, outcome).inc()
+        if outcome is not Outcome.POSTPONED:  # nobody was asked
+            self.recent.append(attempt_of(job.delivery, outcome, error, at=asyncio.get_running_loop().time()))
 
     def _abort(self, chain: Chain, job: Job) -> None:
         """By its owner, which is closed, or because the sink was removed; it may be there again by now."""

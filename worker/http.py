@@ -1,10 +1,12 @@
-"""What the worker tells over HTTP: /metrics for Prometheus, /livez and /readyz for the kubelet.
+"""What the worker tells over HTTP: /metrics for Prometheus, /livez and /readyz for the kubelet, / for people.
 
-It reads metrics and health and changes nothing. There is no authentication: the answers hold no payload, no subject and
-no secret, and the host is the loopback unless the operator says otherwise.
+It reads and changes nothing. There is no authentication, and the host is the loopback unless the operator says
+otherwise: no answer holds a payload or a secret, and only the page holds subjects and ids of events. It can be left
+out, or have a port of its own.
 """
 
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 import orjson
 import structlog
@@ -13,6 +15,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 
 from worker.errors import ConfigError
 from worker.health import Health
+from worker.status import headers
 
 _log = structlog.get_logger()
 
@@ -20,42 +23,81 @@ _log = structlog.get_logger()
 _SHUTDOWN_SECONDS = 1.0
 
 
+class Page(Protocol):
+    """The page for people."""
+
+    def __call__(self, *, refreshing: bool) -> str:
+        """The page as it is now; `refreshing`: the browser asks for it again by itself."""
+        ...
+
+
 class Endpoints:
     """The HTTP server: `start` it once, `aclose` it at the very end, so that the last seconds can be watched."""
 
-    def __init__(self, *, host: str, port: int, registry: CollectorRegistry, health: Health) -> None:
+    def __init__(
+        self,
+        *,
+        host: str,
+        port: int,
+        registry: CollectorRegistry,
+        health: Health,
+        page: Page | None = None,
+        page_port: int | None = None,
+    ) -> None:
+        """`page` is served on /, on `page_port` where that is given."""
         self._host = host
         self._port = port
         self._registry = registry
         self._health = health
-        self._runner: web.AppRunner | None = None
+        self._page = page
+        self.page_port = page_port
+        """Where the page is, once it is served."""
+        self._runners: list[web.AppRunner] = []
 
     async def start(self) -> int:
         """Listens, and returns the port: with port 0, the free one that was found.
 
         Raises ConfigError when the address cannot be had.
         """
-        app = web.Application(middlewares=[_no_traces])
+        app = _application()
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/livez", self._livez)
         app.router.add_get("/readyz", self._readyz)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS)
-        await self._runner.setup()
+        own = app if self.page_port is None else _application()
+        if self._page is not None:
+            own.router.add_get("/", self._show)
+        port = await self._listen(app, "http.port", self._port)
+        if own is not app and self._page is not None:
+            self.page_port = await self._listen(own, "http.status_port", self.page_port or 0)
+        else:
+            self.page_port = port
+        return port
+
+    async def _listen(self, app: web.Application, key: str, port: int) -> int:
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS)
+        self._runners.append(runner)
+        await runner.setup()
         try:
-            await web.TCPSite(self._runner, self._host, self._port).start()
+            await web.TCPSite(runner, self._host, port).start()
         except OSError as error:
             await self.aclose()
             reason = error.strerror or type(error).__name__
-            advice = "choose another http.host or http.port, or port 0 for a free one"
-            raise ConfigError([f"http: cannot listen on {self._host}:{self._port}: {reason}; {advice}"]) from error
-        port: int = self._runner.addresses[0][1]
-        return port
+            advice = f"choose another http.host or {key}, or port 0 for a free one"
+            raise ConfigError([f"http: cannot listen on {self._host}:{port}: {reason}; {advice}"]) from error
+        found: int = runner.addresses[0][1]
+        return found
 
     async def aclose(self) -> None:
         """Stops listening. Safe to call twice, and without `start`."""
-        runner, self._runner = self._runner, None
-        if runner is not None:
-            await runner.cleanup()
+        while self._runners:
+            await self._runners.pop().cleanup()
+
+    async def _show(self, request: web.Request) -> web.Response:
+        assert self._page is not None, "else nothing is served there"
+        html = self._page(refreshing=request.query.get("refresh") != "off")
+        # An error's text may hold what no encoding can write: half a character of somebody's file name.
+        body = html.encode("utf-8", "replace")
+        return web.Response(body=body, content_type="text/html", charset="utf-8", headers=headers())
 
     async def _metrics(self, _: web.Request) -> web.Response:
         return web.Response(body=generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
@@ -72,6 +114,10 @@ class Endpoints:
             body=orjson.dumps({"ready": not reasons, "reasons": reasons, "notes": self._health.notes()}),
             content_type="application/json",
         )
+
+
+def _application() -> web.Application:
+    return web.Application(middlewares=[_no_traces])
 
 
 @web.middleware

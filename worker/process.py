@@ -29,6 +29,7 @@ from worker.lease import Leases
 from worker.metrics import Metrics
 from worker.noting import Noting
 from worker.noting import settings as noting_settings
+from worker.shown import Inside
 from worker.parts import Parts
 from worker.replay import watch
 from worker.reset import Positions
@@ -71,6 +72,8 @@ class Opened:
     """Closes a sink that is not needed any more."""
     reloads: Callable[[Lanes], Awaitable[None]] | None = None
     """Works as long as the process: exchanges the rules when they change."""
+    shows: Callable[[Inside], Awaitable[None]] | None = None
+    """Works as long as the process: lets it be looked at."""
 
 
 class Process:
@@ -141,7 +144,11 @@ class Process:
             ("shared table", watch_board(self._board, lambda: self._look_at_board(source))),
             ("lanes", self.lanes.run()),
             *([("reloads", opened.reloads(self.lanes))] if opened.reloads else []),
+            *([("overview", opened.shows(self._inside(source)))] if opened.shows else []),
         ]
+
+    def _inside(self, source: Source) -> Inside:
+        return Inside(claims=source.claims.values, rules=self.lanes.rules, letters=self._letters.recent)
 
     def _expect(self) -> Sequence[ExpectRule]:
         return self.lanes.rules.expect  # those of now

@@ -147,9 +147,12 @@ class Scene:
 
     async def status(self, name: str, path: str) -> int:
         """What the worker's HTTP port answers."""
-        address = f"http://127.0.0.1:{self._ports[name]}{path}"
-        async with aiohttp.ClientSession() as session, session.get(address) as answer:
+        async with aiohttp.ClientSession() as session, session.get(self.address(name, path)) as answer:
             return answer.status
+
+    def address(self, name: str, path: str) -> str:
+        """Where the worker's HTTP port has this."""
+        return f"http://127.0.0.1:{self._ports[name]}{path}"
 
     async def readiness(self, name: str) -> dict[str, Any]:
         """What the worker says of itself; empty while it does not answer."""

@@ -156,6 +156,18 @@ BAD = [
     Bad(
         "worker",
         "store:",
+        "http: {port: 80, status_port: 80}\nstore:",
+        "worker.yaml:4:18: http.status_port: is http.port already; leave it out, and the page is served there",
+    ),
+    Bad(
+        "worker",
+        "store:",
+        "http: {status_page: false, status_port: 81}\nstore:",
+        "worker.yaml:4:28: http.status_port: means nothing while status_page is false; remove one of the two",
+    ),
+    Bad(
+        "worker",
+        "store:",
         "http: {host: 127}\nstore:",
         "worker.yaml:4:8: http.host: must be text; put it in quotes if it looks like a number or a word such as true",
     ),

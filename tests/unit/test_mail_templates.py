@@ -128,4 +128,5 @@ def test_the_built_in_templates_are_in_the_package_that_is_installed(tmp_path):
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
     subprocess.run(command, cwd=root, check=True, capture_output=True)
     [wheel] = tmp_path.glob("*.whl")
-    assert {"worker/sinks/mail/message.html", "worker/sinks/mail/message.txt"} <= set(zipfile.ZipFile(wheel).namelist())
+    mail = {"worker/sinks/mail/message.html", "worker/sinks/mail/message.txt"}
+    assert mail | {"worker/status.html", "worker/status.css"} <= set(zipfile.ZipFile(wheel).namelist())

@@ -93,6 +93,8 @@ SEEN_ONLY_TOGETHER = (
     "write at most 366d",
     "is no name that templates know",
     "there is no foo in event",
+    "is http.port already",
+    "means nothing while status_page is false",
 )
 """What a schema cannot see, or does not try to: what values say together, and texts of a form of their own."""
 
