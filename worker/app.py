@@ -27,11 +27,11 @@ from worker.lanes import close_sink
 from worker.lease import Leases
 from worker.ledger import Ledger
 from worker.metrics import Metrics
-from worker.shown import Overview
 from worker.process import Opened, Process
 from worker.reload import Reloads
 from worker.retry import until_available
 from worker.settings import Secret, SinkSettings
+from worker.shown import Overview
 from worker.sinks import Sink
 from worker.sinks.installed import find_kind
 from worker.sinks.log import LogSettings, LogSink

@@ -16,8 +16,8 @@ import structlog
 
 from worker.errors import StoreUnavailable
 from worker.events import MADE_HERE, BadEvent, Message, Position, UnixSeconds
-from worker.metrics import Metrics
 from worker.lately import LETTERS, KeptLetter, Letters, clip
+from worker.metrics import Metrics
 from worker.retry import patiently
 from worker.sinks import Delivery
 from worker.stores import DeadLetter, Store

@@ -30,10 +30,10 @@ from worker.errors import (
     WorkerError,
 )
 from worker.lane_log import LaneLog
+from worker.lately import ATTEMPTS, Attempts, attempt_of
 from worker.ledger import Later, Ledger, Skipped
 from worker.metrics import Metrics
 from worker.outcomes import Outcome
-from worker.lately import ATTEMPTS, Attempts, attempt_of
 from worker.settings import SinkSettings
 from worker.sinks import Sink
 from worker.way import Way

@@ -29,12 +29,12 @@ from worker.lease import Leases
 from worker.metrics import Metrics
 from worker.noting import Noting
 from worker.noting import settings as noting_settings
-from worker.shown import Inside
 from worker.parts import Parts
 from worker.replay import watch
 from worker.reset import Positions
 from worker.retry import until_available
 from worker.rules import Rules, RuleSet
+from worker.shown import Inside
 from worker.sinks import Sink
 from worker.source import Source
 from worker.spread import Spread

@@ -20,12 +20,12 @@ from worker.config import Config
 from worker.deliver import Lane
 from worker.expect import ExpectRule
 from worker.health import Health
+from worker.lately import KeptLetter
 from worker.logs import redact
 from worker.metrics import Metrics
 from worker.noting import NOTING
 from worker.outcomes import Outcome
 from worker.plots import SAMPLE_SECONDS, SAMPLES, Sample, plots
-from worker.lately import KeptLetter
 from worker.rules import Rules
 from worker.status import (
     AttemptView,

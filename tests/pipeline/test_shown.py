@@ -13,9 +13,9 @@ from tests.pipeline.stage import PARTITION, START, Stage, blob_event, message
 from tests.virtual_time import run, settle_down
 from worker.claim import Claim
 from worker.errors import Misconfigured, Rejected, SinkUnavailable, Throttled
-from worker.shown import Inside, Overview
-from worker.plots import SAMPLE_SECONDS, SAMPLES
 from worker.lately import ATTEMPTS, LETTERS
+from worker.plots import SAMPLE_SECONDS, SAMPLES
+from worker.shown import Inside, Overview
 from worker.status import LaneView, Level, Status
 
 PAYLOAD = "the payload, which nobody may see here"
