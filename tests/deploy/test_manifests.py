@@ -1,6 +1,8 @@
 """The manifests render without a word, and every field of theirs exists, in each Kubernetes that they are for."""
 
 import copy
+import os
+import re
 from pathlib import Path
 
 import kubernetes_validate
@@ -9,7 +11,7 @@ import yaml
 from jsonschema import Draft202012Validator
 from jsonschema import ValidationError as WrongResource
 
-from tests.deploy.manifests import APPLIED, K8S, ROOT, Manifest, only, pod_of, rendered
+from tests.deploy.manifests import APPLIED, K8S, ROOT, Manifest, config_map, only, pod_of, rendered, worker_of
 
 VERSIONS = [f"1.{minor}" for minor in range(29, 38)]
 """From the first in which a sidecar is an init container that goes on, without a feature gate."""
@@ -116,3 +118,20 @@ def test_the_page_lists_every_name_that_is_somebody_elses():
     table = page.partition("## Names")[2].partition("\n## ")[0]
     listed = {line.split("`")[1] for line in table.splitlines() if line.startswith("| `")}
     assert listed == marked
+
+
+def test_the_pages_overlay_of_ones_own_renders_what_it_says(tmp_path: Path):
+    page = (ROOT / "docs" / "kubernetes.md").read_text()
+    [block] = re.findall(r"```yaml\n# deploy/k8s/staging/kustomization.yaml.*?\n(.*?)```", page, re.DOTALL)
+    for name in ("worker.yaml", "routes.yaml"):
+        (tmp_path / name).write_text(f"# {name} of staging\n")
+    production = os.path.relpath(K8S / "production", tmp_path.resolve())
+    (tmp_path / "kustomization.yaml").write_text(block.replace("../production", production))
+    documents = rendered(str(tmp_path))
+    assert config_map(documents, "event-grid-worker-rules") == {"routes.yaml": "# routes.yaml of staging\n"}
+    assert config_map(documents, "event-grid-worker-settings") == {"worker.yaml": "# worker.yaml of staging\n"}
+    assert worker_of(documents)["image"] == "contoso.example.org/event-grid-worker:0.1.0"
+    mounted = {source["configMap"]["name"] for source in pod_of(documents)["volumes"][0]["projected"]["sources"]}
+    assert mounted <= {document["metadata"]["name"] for document in documents if document["kind"] == "ConfigMap"}
+    [trigger] = only(documents, "ScaledObject")["spec"]["triggers"]
+    assert trigger["metadata"]["eventHubNamespace"] == "contoso-staging"
