@@ -6,7 +6,7 @@
 #
 # Nothing is taken from a registry that requirements/*.lock does not pin with its hash.
 
-ARG PYTHON=python:3.13-slim-bookworm
+ARG PYTHON=python:3.13-slim-trixie
 
 # --- What is compiled and unpacked; only /opt/worker leaves this stage.
 FROM ${PYTHON} AS build

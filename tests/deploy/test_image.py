@@ -22,7 +22,7 @@ from tests.deploy.dockerfile import stage, stages
 from tests.deploy.manifests import ROOT, mount_config, rendered
 
 MOST_BYTES = 70_000_000
-"""With python:3.13-slim-bookworm, of about 125 MB, less than 200 MB."""
+"""With python:3.13-slim-trixie, of about 125 MB, less than 200 MB."""
 PROCESSOR = "x86_64"
 """Of the nodes that most have. That aarch64 has all wheels too was seen by hand."""
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -146,11 +146,20 @@ def _read_only(built: Built, *command: str) -> "subprocess.CompletedProcess[str]
     environment = {"PATH": f"{built.worker / 'bin'}{os.pathsep}/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1"}
     environment |= dict.fromkeys(("TEAM_WEBHOOK_URL", "TEAM_WEBHOOK_SECRET"), "https://example.org/hook")
     alone = 'mount --bind "$0" "$0"; mount -o remount,ro,bind "$0"; cd "$0/app"; exec "$@"'
-    if os.geteuid() == 0:  # whom no permission stops
+    if _may_mount():
         command = ("unshare", "--mount", "sh", "-ec", alone, str(built.root), *command)
     return subprocess.run(
         command, cwd=built.root / "app", env=environment, capture_output=True, text=True, check=False, timeout=60
     )
+
+
+def _may_mount() -> bool:
+    """Whether this is root, whom no permission stops, and not in a container that forbids it; in CI it has to be."""
+    if os.geteuid() != 0:
+        return False
+    allowed = subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode == 0
+    assert allowed or os.environ.get("CI") != "true"
+    return allowed
 
 
 def _runs_where_nothing_can_be_written(built: Built) -> None:

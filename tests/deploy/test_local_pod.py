@@ -101,7 +101,7 @@ async def test_it_starts_delivers_and_stops_in_its_grace_period(pod: Pod):
         assert await eventually(lambda probe=probe: pod.status(probe), 30) in (200, 503)
     await eventually(lambda: ready(pod), 30)
 
-    sender = pod.execute("local", "send", "--count", str(EVENTS))
+    sender = pod.execute("local", "send", "--count", str(EVENTS), "--seed", "1")
     assert await asyncio.to_thread(sender.wait, 30) == 0
     await eventually(lambda: pod.log.read_text().count('"sink":"seen"') >= EVENTS, 30)
     assert '"runStatus":"Failed"' in (pod.app / ".data" / "failures.jsonl").read_text()
