@@ -25,7 +25,7 @@ buildah commit --quiet "$container" "$base" >/dev/null
 
 for target in worker local; do
     buildah bud --quiet --format docker --layers --pull-never --network host --build-arg PYTHON="$base" --target "$target" \
-        --tag "localhost/event-grid-worker:$target" . >/dev/null
+        --tag "localhost/event-grid-worker:$target" . >"$work/build.log" 2>&1 || { tail "$work/build.log"; exit 1; }
     container=$(buildah from --pull-never "localhost/event-grid-worker:$target")
     echo "$container" >>"$work/containers"
     printf '%s: %s bytes in /opt/worker\n' "$target" "$(du --bytes --summarize "$(buildah mount "$container")/opt/worker" | cut -f1)"
