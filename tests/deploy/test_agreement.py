@@ -267,4 +267,5 @@ def test_alert_rules_are_the_plain_files():
     plain, made = ROOT / "deploy" / "alerts" / "rules.yaml", K8S / "monitoring" / "prometheus-rule.yaml"
     assert plain.exists() == made.exists()
     if plain.exists():
+        assert made.name in yaml.safe_load((K8S / "monitoring" / "kustomization.yaml").read_text())["resources"]
         assert only(rendered("production"), "PrometheusRule")["spec"] == yaml.safe_load(plain.read_text())
