@@ -63,7 +63,8 @@ doctor      looks at everything that a worker needs: recent at the newest messag
             what came out
 shown       what a process knows of itself, for the status page: status makes the page, plots its drawings; lately: what
             happened last
-explain, metrics, health, http, logs; connections: addresses and connection strings, before they are used; retry:
-            back-off towards the store; standing: partitions that are not read; terminal: safe to print
+explain, metrics (counted: what is asked of hub and store), health, http, logs; connections: addresses and connection
+            strings, before they are used; retry: back-off towards the store; standing: partitions that are not read;
+            terminal: safe to print
 local       what a laptop needs: the hub, the traffic, the demo
 """

@@ -82,6 +82,7 @@ class Alarms(PartitionOwner):
 
     def _say_unheard(self) -> None:
         for rule, count in self._unheard.items():
+            self._parts.metrics.expectations.labels(rule, Outcome.NO_ROUTE).inc(count)
             _log.warning("no route takes a missed expectation", partition=self.partition, rule=rule, count=count)
         self._unheard.clear()
 

@@ -17,6 +17,7 @@ from azure.identity.aio import DefaultAzureCredential
 
 from worker import logs
 from worker.config import BlobStoreSettings, Config
+from worker.counted import Count, uncounted
 from worker.deliver import Lane
 from worker.errors import ConfigError, WatchdogError, WorkerError
 from worker.health import Health
@@ -123,8 +124,9 @@ class Worker:
             self._health.set_ready("starting", ok=False, detail="not reading yet")
             await self._serve(opened)
             credential = await _open_credential(self._config, opened)
-            hub = Hub(settings.source, credential)
-            store = _build_store(self._config, hub.scope, credential)
+            self._metrics.describe(settings)
+            hub = Hub(settings.source, credential, count=self._metrics.hub_request)
+            store = _build_store(self._config, hub.scope, credential, count=self._metrics.store_request)
             opened.push_async_callback(store.aclose)
             leases = Leases(
                 store,
@@ -279,7 +281,9 @@ async def _open_credential(config: Config, opened: AsyncExitStack) -> DefaultAzu
     return credential
 
 
-def _build_store(config: Config, scope: HubScope, credential: DefaultAzureCredential | None) -> Store:
+def _build_store(
+    config: Config, scope: HubScope, credential: DefaultAzureCredential | None, *, count: Count = uncounted
+) -> Store:
     settings = config.worker.store
     if isinstance(settings, BlobStoreSettings):
         secret = Secret.of(settings, "connection_string")
@@ -289,5 +293,6 @@ def _build_store(config: Config, scope: HubScope, credential: DefaultAzureCreden
             connection_string=secret.read() if secret else None,
             account_url=settings.account_url,
             credential=credential,
+            count=count,
         )
-    return SqliteStore(settings.path, scope)
+    return SqliteStore(settings.path, scope, count=count)

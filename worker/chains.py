@@ -178,6 +178,13 @@ class Chains:
         for chains in self._of.values():
             yield from chains.values()
 
+    @property
+    def oldest_event(self) -> float:
+        """When the hub had the oldest event in here; 0 when there is none. Replays are old by nature, digests ours."""
+        first = (chain.jobs[0] for chain in self if chain.jobs)
+        ours = (job.delivery for job in first if not job.made_here and not job.delivery.replayed)
+        return min((each.released.placed.message.enqueued_at for each in ours), default=0.0)
+
     async def until_empty(self) -> None:
         """Returns in a moment in which nothing is in here."""
         while self._of:

@@ -119,10 +119,14 @@ class Claim:
         """Whether it matters now how far the hub is."""
         return self.held and self._pipeline.wants_hub_end
 
-    def hub_end(self, number: int, *, empty: bool, asked_at: float) -> None:
-        """How far the hub said it is, and the loop's time when it was asked."""
+    def hub_end(self, number: int, enqueued_at: float, *, empty: bool, asked_at: float) -> None:
+        """How far the hub said it is, since when, and the loop's time when it was asked."""
         seconds = asyncio.get_running_loop().time() - asked_at
         self.feed.end = HubEnd(number, empty, UnixSeconds(self._parts.clock() - seconds))
+        if empty:
+            self.feed.lag.hub_has_nothing(self.feed.newest)
+        else:
+            self.feed.lag.hub_has(number, UnixSeconds(enqueued_at))
 
     def is_of_this_life(self, epoch: int) -> bool:
         """Whether a message of this epoch can follow what was read; else the partition is given back."""
@@ -241,6 +245,7 @@ class Claim:
         if tenure.state.stopped and not pipeline.stopped:
             await self._save(keeper, stopped=None, stopped_under="")  # another configuration reads on
         self._count_change("taken", tenure)
+        parts.metrics.partition_takes.labels(self.partition, tenure.taken).inc()
         parts.metrics.generation.labels(self.partition).set(tenure.state.generation)
         try:
             async with asyncio.TaskGroup() as tasks:

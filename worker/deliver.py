@@ -65,6 +65,7 @@ class Lane:
         self._metrics = metrics
         self._seconds = metrics.delivery_seconds.labels(self.name)
         self._oldest_seconds = metrics.lane_oldest_seconds.labels(self.name)
+        self._oldest_event = metrics.lane_oldest_event.labels(self.name)
         self._chains = Chains(metrics.lane_queued.labels(self.name))
         self._breaker = Breaker(self.name, held=settings.paused, jitter=jitter, metrics=metrics)
         self._ends = Conclusions(self.name, self._chains, self._breaker, jitter, self._goes_aside)
@@ -371,6 +372,7 @@ class Lane:
             now = asyncio.get_running_loop().time()
             oldest = max((now - chain.jobs[0].since for chain in self._chains if chain.jobs), default=0.0)
             self._oldest_seconds.set(oldest)
+            self._oldest_event.set(self._chains.oldest_event)
             self._says.age(oldest, flow=self._breaker.flow, give_up_after_seconds=self._ends.give_up_after_seconds)
 
     def _give_up_untried(self) -> None:

@@ -70,4 +70,5 @@ class Expecting:
         for rule, count in counts.items():
             gauge.labels(self._partition, rule).set(count)
         self._shown = set(counts)
+        self._parts.metrics.expectations_untold.labels(self._partition).set(len(self._expectations.unsettled))
         self._full = self._full and sum(counts.values()) > LIMIT / 2

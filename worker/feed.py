@@ -4,6 +4,7 @@ import asyncio
 from typing import NamedTuple
 
 from worker.events import Message, UnixSeconds
+from worker.lag import Lag
 
 _BATCHES = 2
 """Bounded: when the pipeline is full, the callback waits here, and then the SDK stops reading from the hub."""
@@ -30,6 +31,7 @@ class Feed:
         """The hub's highest sequence number, as it came with the newest message; None where the hub does not say."""
         self.end: HubEnd | None = None
         """What the hub has answered last; None where it was not asked."""
+        self.lag = Lag()
         self._closed = False
 
     async def put(self, batch: list[Message], last_enqueued: int | None) -> int:
@@ -45,6 +47,7 @@ class Feed:
                 fresh.append(message)
         if last_enqueued is not None:
             self.last_enqueued = max(last_enqueued, self._last_put)
+        self.lag.hub_has(self._last_put if last_enqueued is None else max(last_enqueued, self._last_put))
         if fresh and not self._closed:
             await self._batches.put(fresh)
         return len(fresh)

@@ -14,6 +14,7 @@ from azure.eventhub.exceptions import AuthenticationError, ConnectError, EventHu
 
 from worker.config import OnInvalidOffset, SourceSettings
 from worker.connections import hub_address
+from worker.counted import Count, counted, uncounted
 from worker.errors import Conflict, HubUnavailable
 from worker.events import PartitionId, UnixSeconds
 from worker.progress import Watermark
@@ -45,8 +46,11 @@ class End(NamedTuple):
 class Hub:
     """One hub and consumer group, as the configuration names it."""
 
-    def __init__(self, settings: SourceSettings, credential: AsyncTokenCredential | None) -> None:
+    def __init__(
+        self, settings: SourceSettings, credential: AsyncTokenCredential | None, *, count: Count = uncounted
+    ) -> None:
         self._settings = settings
+        self._count = count
         self._credential = credential
         self._secret = Secret.of(settings, "connection_string")
         namespace = hub_address(self._secret.read()).namespace if self._secret else settings.namespace
@@ -98,12 +102,12 @@ class Hub:
     async def ends(self, partitions: Iterable[PartitionId]) -> dict[PartitionId, End]:
         """Asks how far partitions are. Raises HubUnavailable."""
         async with self._asking() as client:
-            return {each: _end(await _answer(client.get_partition_properties(each))) for each in partitions}
+            return {each: _end(await self._partition(client, each)) for each in partitions}
 
     async def edge(self, partition: PartitionId, which: OnInvalidOffset) -> Watermark:
         """Where a partition is read from to have all of it (earliest), or what comes from now on. HubUnavailable."""
         async with self._asking() as client:
-            span = _span(await _answer(client.get_partition_properties(partition)))
+            span = _span(await self._partition(client, partition))
         return span.latest if which == "latest" else span.earliest
 
     async def spans(self) -> dict[PartitionId, Span]:
@@ -111,7 +115,7 @@ class Hub:
         async with self._asking() as client:
             partitions = await self._identify(client)
             # All at once: each opens a connection of its own, and there may be many.
-            seen = await asyncio.gather(*(_answer(client.get_partition_properties(each)) for each in partitions))
+            seen = await asyncio.gather(*(self._partition(client, each) for each in partitions))
         found = {PartitionId(each["id"]): _span(each) for each in seen}
         return {each: found[each] for each in sorted(found, key=by_number)}
 
@@ -127,11 +131,16 @@ class Hub:
             await client.close()
 
     async def _identify(self, client: EventHubConsumerClient) -> list[str]:
-        seen = await _answer(client.get_eventhub_properties())
+        with counted(self._count, "hub_properties"):
+            seen = await _answer(client.get_eventhub_properties())
         self._identity = HubIdentity(seen["created_at"].isoformat(), epoch=-1)
         partitions: list[str] = seen["partition_ids"]
         self.partitions = tuple(map(PartitionId, partitions))
         return partitions
+
+    async def _partition(self, client: EventHubConsumerClient, partition: str) -> dict[str, Any]:
+        with counted(self._count, "partition_properties"):
+            return await _answer(client.get_partition_properties(partition))
 
     async def _write_first_checkpoints(
         self, client: EventHubConsumerClient, partitions: list[str], store: Store
@@ -145,7 +154,7 @@ class Hub:
         known = {each["partition_id"] for each in await store.checkpoints.list_checkpoints(*self.scope)}
         for partition in partitions:
             if partition not in known:
-                span = _span(await _answer(client.get_partition_properties(partition)))
+                span = _span(await self._partition(client, partition))
                 number, offset = span.latest if self._settings.start == "latest" else span.earliest
                 with suppress(Conflict):  # another process was quicker
                     await store.write_checkpoint(

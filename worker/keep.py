@@ -107,6 +107,7 @@ class Keeper:
             for each in self._beside:
                 await each.saved(self._tenure.state)
         self._metrics.state_writes.labels(self._tenure.partition, "written").inc()
+        self._metrics.state_bytes.labels(self._tenure.partition).set(self._tenure.size_bytes)
 
     async def checkpoint(self) -> None:
         """Moves the checkpoint to the watermark last saved."""

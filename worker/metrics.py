@@ -10,6 +10,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
+from worker.config import WorkerSettings
+
+_EVENT_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 4 * 3600, 12 * 3600, 24 * 3600)
+"""From what nobody notices to the retention of a hub, seconds."""
 _DELIVERY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
@@ -25,8 +29,8 @@ class Metrics:
         self._output()
         self._ownership()
         self._configuration()
-        build = self._gauge("build_info", "Always 1; the labels say what is running.", "version", "python")
-        build.labels(version("event-grid-worker"), platform.python_version()).set(1)
+        self.build_info = self._gauge("build_info", "Always 1; the labels say what is running.", "version", "python")
+        self.build_info.labels(version("event-grid-worker"), platform.python_version()).set(1)
 
     def _input(self) -> None:
         self.received = self._counter(
@@ -58,9 +62,21 @@ class Metrics:
         self.restarts = self._counter(
             "client_restarts", "Times the Event Hubs client was replaced, by why: silent, stalled, other_hub.", "reason"
         )
-        self.lag_events = self._gauge("lag_events", "Messages enqueued and not settled.", "partition")
+        self.lag_events = self._gauge(
+            "lag_events", "Messages that the hub has and that are not settled, read or not.", "partition"
+        )
         self.lag_seconds = self._gauge(
-            "lag_seconds", "Age of the oldest message read and not settled; 0 when there is none.", "partition"
+            "lag_seconds",
+            "Age of the oldest message that is not settled, at least: since the hub had it; 0 when there is none.",
+            "partition",
+        )
+        self.retention = self._gauge("source_retention_seconds", "How long the hub keeps a message, as configured.")
+        self.hub_partitions = self._gauge("hub_partitions", "Partitions of the hub; 0 until it was reached.")
+        self.hub_requests = self._counter(
+            "hub_requests",
+            "Questions asked of the hub, by how they ended: ok, failed, no_answer. Receiving is none.",
+            "operation",
+            "outcome",
         )
 
     def _order(self) -> None:
@@ -72,6 +88,9 @@ class Metrics:
             "order_late_share",
             "With window_seconds: auto, the late among the events it learns from, about the last 10 / late_target.",
             "partition",
+        )
+        self.order_late_target = self._gauge(
+            "order_late_target", "The share of events that may be late, as configured; 1 where no order is asked for."
         )
         self.released = self._counter("released_events", "Events whose turn came.", "partition")
         self.released_early = self._counter(
@@ -102,6 +121,13 @@ class Metrics:
             buckets=_DELIVERY_BUCKETS,
             registry=self.registry,
         )
+        self.event_seconds = Histogram(
+            "worker_event_to_destination_seconds",
+            "Time from when the hub had an event until its destination accepted it; not of digests and replays.",
+            ["sink"],
+            buckets=_EVENT_BUCKETS,
+            registry=self.registry,
+        )
         self.lane_queued = self._gauge("lane_queued_events", "Deliveries that wait or are being tried.", "sink")
         self.lane_paused = self._gauge(
             "lane_paused",
@@ -119,6 +145,11 @@ class Metrics:
         self.lane_oldest_seconds = self._gauge(
             "lane_oldest_seconds",
             "Age of the oldest delivery in a lane, since its first attempt or since it came; 0 when there is none.",
+            "sink",
+        )
+        self.lane_oldest_event = self._gauge(
+            "lane_oldest_event_timestamp_seconds",
+            "Unix time when the hub had the oldest event in a lane; 0 when there is none. Not of digests and replays.",
             "sink",
         )
         self.ledger_decisions = self._counter(
@@ -159,12 +190,15 @@ class Metrics:
         self.expectations = self._counter(
             "expectations",
             "First events of expectations, by what became of them: met, missed, not_watched_late, not_watched_full, "
-            "dropped.",
+            "dropped; no_route: missed, and no route takes the alarm.",
             "rule",
             "outcome",
         )
         self.expectations_pending = self._gauge(
             "expectations_pending", "First events on which another must still follow.", "partition", "rule"
+        )
+        self.expectations_untold = self._gauge(
+            "expectations_untold", "Missed expectations of which not every sink has been told.", "partition"
         )
         self.replays = self._counter("replays", "Replays of dead letters that ended, by how.", "outcome")
 
@@ -183,6 +217,20 @@ class Metrics:
         self.ownership_changes = self._counter(
             "ownership_changes", "Partitions taken and given up.", "partition", "change"
         )
+        self.partition_takes = self._counter(
+            "partition_takes",
+            "Partitions taken, by how: free, handed_over (its owner was asked: balancing), silent (it did not answer).",
+            "partition",
+            "how",
+        )
+        self.store_requests = self._counter(
+            "store_requests",
+            "Requests to the store, by how they ended: ok, conflict, missing, refused, throttled, failed, no_answer; "
+            "of SQLite: transactions.",
+            "operation",
+            "outcome",
+        )
+        self.state_bytes = self._gauge("state_bytes", "Size of a partition's state as last written.", "partition")
         self.state_writes = self._counter("state_writes", "Writes of a partition's state.", "partition", "outcome")
         self.memory_written = self._counter(
             "memory_written_bytes",
@@ -225,17 +273,32 @@ class Metrics:
         )
         self.config_info = self._gauge("config_info", "Always 1; the label says which rules are in force.", "digest")
 
+    def describe(self, settings: WorkerSettings) -> None:
+        """What alerts compare with, as configured."""
+        self.retention.set(settings.source.retention_hours * 3600)
+        self.order_late_target.set(settings.order.late_target if settings.order.window_seconds else 1)
+
+    def store_request(self, operation: str, outcome: str) -> None:
+        """One more request to the store."""
+        self.store_requests.labels(operation, outcome).inc()
+
+    def hub_request(self, operation: str, outcome: str) -> None:
+        """One more question asked of the hub."""
+        self.hub_requests.labels(operation, outcome).inc()
+
     def forget_partition(self, partition: str) -> None:
         """The partition is another process's now: what this one last knew of it must not be taken for the truth."""
         gauges = (self.held, self.in_flight, self.lag_events, self.lag_seconds, self.checkpoint_age)
         order = (self.order_window, self.order_late_share)
-        for gauge in (*gauges, *order, self.checkpoint_sequence, self.digest_held, self.expectations_pending):
+        expect = (self.expectations_pending, self.expectations_untold)
+        for gauge in (*gauges, *order, *expect, self.checkpoint_sequence, self.digest_held, self.state_bytes):
             gauge.remove_by_labels({"partition": partition})
         self.generation.labels(partition).set(0)
 
     def forget_sink(self, sink: str) -> None:
         """The sink is not configured any more, and its lane has ended."""
-        for gauge in (self.lane_queued, self.lane_paused, self.lane_down, self.lane_gone, self.lane_oldest_seconds):
+        flow = (self.lane_paused, self.lane_down, self.lane_gone)
+        for gauge in (self.lane_queued, *flow, self.lane_oldest_seconds, self.lane_oldest_event):
             gauge.remove_by_labels({"sink": sink})
 
     def _counter(self, name: str, sentence: str, *labels: str) -> Counter:

@@ -8,6 +8,7 @@ moment on every write of the former owner fails. That is the fence.
 import asyncio
 from contextlib import suppress
 from dataclasses import replace
+from enum import StrEnum
 from typing import Any
 
 import structlog
@@ -29,10 +30,33 @@ class Fenced(WorkerError):
     """Another generation of this partition has begun: nothing of this one may be written or started any more."""
 
 
+class Taken(StrEnum):
+    """How a generation came to its partition."""
+
+    FREE = "free"
+    """Nobody had it, or who had it had let it go."""
+    HANDED_OVER = "handed_over"
+    """Its owner let it go when it was asked: balancing."""
+    SILENT = "silent"
+    """Its owner did not answer."""
+
+
 class Tenure:
     """A generation that this process holds, or held. One write at a time, on condition that nobody came between."""
 
-    def __init__(self, store: Store, partition: PartitionId, state: PartitionState, version: StateVersion) -> None:
+    def __init__(
+        self,
+        store: Store,
+        partition: PartitionId,
+        state: PartitionState,
+        version: StateVersion,
+        *,
+        taken: Taken,
+        size_bytes: int,
+    ) -> None:
+        self.taken = taken
+        self.size_bytes = size_bytes
+        """Of the state as it was last written."""
         self._store = store
         self._version = version
         self._writing = asyncio.Lock()
@@ -55,14 +79,13 @@ class Tenure:
         async with self._writing:
             while True:
                 wanted = replace(self.state, **changes)
+                payload = codec.encode(wanted)
                 try:
-                    self._version = await self._store.write_state(
-                        self.partition, codec.encode(wanted), expected=self._version
-                    )
+                    self._version = await self._store.write_state(self.partition, payload, expected=self._version)
                 except Conflict:
                     await self._reconcile()
                 else:
-                    self.state = wanted
+                    self.state, self.size_bytes = wanted, len(payload)
                     return
 
     async def look(self, version: StateVersion | None) -> None:
@@ -113,7 +136,8 @@ async def take(
         last = codec.decode(stored.payload) if stored else None
         with suppress(Conflict):  # somebody else wrote in between: read again
             if stored is None or last is None or last.released:
-                return await _begin(store, partition, claimant, stored, last)
+                how = Taken.FREE if asked_at is None else Taken.HANDED_OVER
+                return await _begin(store, partition, claimant, stored, last, taken=how)
             if asked_at is None:
                 asked_at = loop.time()
                 _log.info("asking for the partition", partition=partition, owner=last.owner)
@@ -124,7 +148,7 @@ async def take(
             # The second limit is for an owner that writes and never answers: the fence stops it all the same.
             if loop.time() - heard_at >= patience or loop.time() - asked_at >= hand_over_seconds + drain_seconds:
                 _log.warning("the former owner is silent, taking the partition", partition=partition, owner=last.owner)
-                return await _begin(store, partition, claimant, stored, last)
+                return await _begin(store, partition, claimant, stored, last, taken=Taken.SILENT)
             if last.request != claimant:
                 asking = replace(last, request=claimant)
                 await store.write_state(partition, codec.encode(asking), expected=stored.version)
@@ -132,7 +156,13 @@ async def take(
 
 
 async def _begin(
-    store: Store, partition: PartitionId, claimant: str, stored: StoredState | None, last: PartitionState | None
+    store: Store,
+    partition: PartitionId,
+    claimant: str,
+    stored: StoredState | None,
+    last: PartitionState | None,
+    *,
+    taken: Taken,
 ) -> Tenure:
     state = PartitionState(generation=1, owner=claimant)
     if last is not None:
@@ -145,5 +175,6 @@ async def _begin(
             released=False,
             **caution.after(last),
         )
-    version = await store.write_state(partition, codec.encode(state), expected=stored.version if stored else None)
-    return Tenure(store, partition, state, version)
+    payload = codec.encode(state)
+    version = await store.write_state(partition, payload, expected=stored.version if stored else None)
+    return Tenure(store, partition, state, version, taken=taken, size_bytes=len(payload))

@@ -61,6 +61,8 @@ class Outcome(StrEnum):
     NOT_WATCHED_FULL = "not_watched_full"
     DROPPED = "dropped"
     """Its rule is gone."""
+    NO_ROUTE = "no_route"
+    """Missed, and no route takes what tells of it."""
 
 
 class Look(NamedTuple):

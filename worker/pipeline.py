@@ -142,7 +142,7 @@ class Pipeline(Settling):
         self._progress.begin(message.sequence_number, message.offset, len(elements))
         if self._progress.missing > missing:
             self._say_missing(message, self._progress.missing - missing)
-        self._lag.read(message.sequence_number, message.enqueued_at)
+        self.feed.lag.read(message.sequence_number, message.enqueued_at)
         bad: list[tuple[Position, BadEvent]] = []
         for index, element in enumerate(elements):
             position = Position(message.sequence_number, index)
@@ -340,6 +340,12 @@ class Pipeline(Settling):
 
     # --- state
 
+    def snapshot(self) -> dict[str, Any]:
+        """What the next generation must know, and whoever looks at the partition from outside."""
+        watermark = self._progress.watermark
+        oldest_at = self.feed.lag.oldest_at(None if watermark is None else watermark.sequence_number)
+        return {**super().snapshot(), "oldest_at": oldest_at}
+
     def restore(self, state: PartitionState, checkpoint: Watermark | None = None) -> None:
         """Goes on from what an earlier generation left."""
         super().restore(state, checkpoint)
@@ -348,6 +354,8 @@ class Pipeline(Settling):
         self._clock.read_at = asyncio.get_running_loop().time()
         watermark = self._progress.watermark
         self.through.resume(watermark.sequence_number if watermark else None, self._progress.read)
+        if begin := watermark or checkpoint:
+            self.feed.lag.begin(begin.sequence_number)
         if state.stopped_under == self._parts.rules.digest:
             self.stopped = state.stopped
 
@@ -368,11 +376,17 @@ class Pipeline(Settling):
         self._counted = counted
         metrics.in_flight.labels(partition).set(len(self._unsettled))
         self._expecting.show()
-        watermark = self._progress.watermark
-        lag_seconds = self._lag.seconds(watermark.sequence_number if watermark else None, self._parts.clock())
-        metrics.lag_seconds.labels(partition).set(lag_seconds)
-        if self.feed.last_enqueued is not None and watermark is not None:
-            metrics.lag_events.labels(partition).set(self.feed.last_enqueued - watermark.sequence_number)
+        self._show_lag()
+
+    def _show_lag(self) -> None:
+        """Nothing where nothing is known: 0 would be a claim."""
+        watermark, lag, metrics = self._progress.watermark, self.feed.lag, self._parts.metrics
+        number = None if watermark is None else watermark.sequence_number
+        seconds, events = lag.seconds(number, self._parts.clock()), lag.events(self._progress.unsettled)
+        if seconds is not None:
+            metrics.lag_seconds.labels(self.partition).set(seconds)
+        if events is not None:
+            metrics.lag_events.labels(self.partition).set(events)
 
 
 def _nobody(_missed: list[Missed]) -> None:

@@ -204,6 +204,7 @@ class Process:
             opened.health.beat("requests")
             held = [each for each in source.claims.values() if each.held]
             opened.metrics.owned.set(len(held))
+            opened.metrics.hub_partitions.set(len(opened.hub.partitions))
             if held:
                 try:
                     versions = await opened.store.state_versions()

@@ -20,7 +20,6 @@ from worker.events import PartitionId, Position, UnixSeconds
 from worker.givenup import GivenUp, Place
 from worker.groups import Groups, Step
 from worker.judge import Judge
-from worker.lag import Lag
 from worker.noting import NOTING
 from worker.owner import PartitionOwner
 from worker.parts import Parts
@@ -50,7 +49,6 @@ class Settling(PartitionOwner):
         self.expectations = Expectations()
         self.across = Across(parts)
         self._progress = Progress()
-        self._lag = Lag()
         self._unsettled = Unsettled(parts.clock)
         self._caution = Caution(PartitionState(generation=0, owner=""), now=0.0)
         self._given_up = GivenUp()
@@ -143,6 +141,9 @@ class Settling(PartitionOwner):
 
     def accepted(self, job: Job) -> None:
         """The destination took it."""
+        if job.asked:  # else the ledger knew it: it was taken at some other time
+            seconds = self._parts.clock() - job.delivery.released.placed.message.enqueued_at
+            self._parts.metrics.event_seconds.labels(job.delivery.sink).observe(seconds)
         self._note_value(job, job.value)
         self._part_done(job.delivery.released.placed.position, job.delivery.sink)
 
@@ -244,7 +245,6 @@ class Settling(PartitionOwner):
         return {
             "progress": self._progress.snapshot(),
             "again": self._again,
-            "oldest_at": self._lag.oldest_at(through),
             **self.judge.snapshot(through),
             "attempts": self._unsettled.attempts(),
             **self._caution.snapshot(),

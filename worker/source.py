@@ -4,7 +4,7 @@ Its traps are named where they are dealt with. It decides nothing about events, 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextvars import ContextVar
 from functools import partial
 from math import inf
@@ -32,6 +32,8 @@ _SILENCE_SECONDS = 15.0
 """A partition for which it does not call back for so long has no task any more: long enough for a slow one to begin."""
 _IDENTIFY_SECONDS = 600.0
 """How often the hub is asked in any case which one it is, and how many partitions it has: it may be given more."""
+_NEWS_SECONDS = 30.0
+"""A held partition of which nothing was heard for so long is asked for how far it is: else its lag would be a guess."""
 _RESTARTS = 3
 """How often the client is replaced for a partition before the process is."""
 _CANCEL_SECONDS = 1.0
@@ -77,6 +79,8 @@ class Source:
         )
         self._links: dict[PartitionId, object | None] = {}
         """The link last seen of each partition."""
+        self._news_at: dict[PartitionId, float] = {}
+        """When the hub last said how far a partition is, or was asked."""
         self._relinked = False
         """A link was lost: the next one may be to another hub of the same name."""
         self.claims: dict[PartitionId, Claim] = {}
@@ -187,20 +191,35 @@ class Source:
                         _log.error("another hub has this name now, connecting anew", hub=self._hub.scope.hub)
                         return
                     self._relinked, identified_at = False, asyncio.get_running_loop().time()
-                asked_at = asyncio.get_running_loop().time()
-                wanted = {each.partition for each in self.claims.values() if each.wants_hub_end}
-                quiet = self._watchdog.to_ask(asked_at, wanted)
-                ends = await self._hub.ends(quiet) if quiet else {}
+                await self._ask()
             except HubUnavailable as error:
                 _log.debug("the hub was not asked", error=str(error))  # what is not known is no reason to do anything
-            else:
-                for partition, end in ends.items():
-                    self._told(partition, end, asked_at)
 
-    def _told(self, partition: PartitionId, end: End, asked_at: float) -> None:
+    async def _ask(self) -> None:
+        asked_at = asyncio.get_running_loop().time()
+        wanted = {each.partition for each in self.claims.values() if each.wants_hub_end}
+        quiet = self._watchdog.to_ask(asked_at, wanted)
+        asked = [*quiet, *self._without_news(asked_at, quiet)]
+        ends = await self._hub.ends(asked) if asked else {}
+        for partition, end in ends.items():
+            if claim := self.claims.get(partition):
+                claim.hub_end(end.sequence_number, end.enqueued_at.timestamp(), empty=end.empty, asked_at=asked_at)
+            if partition in quiet:
+                self._told(partition, end)
+
+    def _without_news(self, now: float, asked: Collection[PartitionId]) -> list[PartitionId]:
+        """Whose lag is to be asked for besides `asked`: nothing comes, or what came cannot be taken in."""
+        self._news_at.update(dict.fromkeys(asked, now))
+        old = [
+            each.partition
+            for each in self.claims.values()
+            if each.held and now - self._news_at.get(each.partition, -inf) >= _NEWS_SECONDS
+        ]
+        self._news_at.update(dict.fromkeys(old, now))
+        return old
+
+    def _told(self, partition: PartitionId, end: End) -> None:
         now = asyncio.get_running_loop().time()
-        if claim := self.claims.get(partition):
-            claim.hub_end(end.sequence_number, empty=end.empty, asked_at=asked_at)
         reads_from = self._watchdog.told(partition, now, end.sequence_number, empty=end.empty)
         if reads_from is not None:
             self.claims[partition].give_back(
@@ -232,6 +251,7 @@ class Source:
         now = asyncio.get_running_loop().time
         self._watchdog.opened(partition, now(), reads_from)
         self._links.pop(partition, None)
+        self._news_at.pop(partition, None)
         claim = self.claims[partition] = self._open_claim(partition)
         claim.reads_from = self._first if reads_from is None else reads_from
         _CLAIM.set(claim)
@@ -268,7 +288,10 @@ class Source:
         batch = [messages.message(partition, event) for event in events]
         last = (context.last_enqueued_event_properties or {}).get("sequence_number")
         newest = max(message.sequence_number for message in batch)
-        self._watchdog.called(partition, asyncio.get_running_loop().time(), newest, last)
+        now = asyncio.get_running_loop().time()
+        self._watchdog.called(partition, now, newest, last)
+        if last is not None:
+            self._news_at[partition] = now
         fresh = await claim.feed.put(batch, last)
         self._metrics.received.labels(partition).inc(fresh)
         self._metrics.repeated.labels(partition).inc(len(batch) - fresh)

@@ -70,7 +70,7 @@ class Scene(Stage):
             for claim in self.claims:
                 if claim.held:
                     asked_at = asyncio.get_running_loop().time()
-                    claim.hub_end(self.numbers[claim.partition], empty=False, asked_at=asked_at)
+                    claim.hub_end(self.numbers[claim.partition], START, empty=False, asked_at=asked_at)
             await settle_down()
 
     def missed(self, sink: str = "out") -> list[Event]:
@@ -363,7 +363,7 @@ def test_a_partition_that_is_left_says_first_what_joined_a_digest():
         while not home.overdue.waits_for_state and asyncio.get_running_loop().time() < until:
             for claim in (zero, one):
                 number, asked_at = stage.numbers[claim.partition], asyncio.get_running_loop().time()
-                claim.hub_end(number, empty=False, asked_at=asked_at)
+                claim.hub_end(number, START, empty=False, asked_at=asked_at)
             await asyncio.sleep(0.1)
         assert contents.row_marks[ROW].startswith("telling/")
         await stage.end(home)

@@ -81,7 +81,8 @@ class Scene(Stage):
 
 def ask_hub(claim: Claim, number: int, *, empty: bool = False) -> None:
     """The hub is asked now, and says that this is its last message."""
-    claim.hub_end(number, empty=empty, asked_at=asyncio.get_running_loop().time())
+    now = asyncio.get_running_loop().time()
+    claim.hub_end(number, START + now, empty=empty, asked_at=now)
 
 
 async def pass_seconds(claim: Claim, seconds: float, number: int) -> None:
@@ -275,9 +276,30 @@ def test_where_no_route_takes_it_it_is_over():
         await pass_seconds(claim, 3 * HOUR, 0)
         await asyncio.sleep(2)
         assert stage.counted("missed") == 1
+        assert stage.counted("no_route") == 1
         assert (await stage.state()).expectations == {}
 
     play(scene)
+
+
+def test_while_its_sink_does_not_take_it_it_counts_as_untold():
+    gate = [SinkUnavailable("503")]
+
+    def down(delivery: Delivery) -> Exception | None:
+        return gate[0] if gate and delivery.released.placed.event.type.startswith("Worker") else None
+
+    async def scene(stage: Scene) -> None:
+        claim = await stage.begin()
+        await stage.play(claim, message(0, started("a")))
+        await pass_seconds(claim, 3 * HOUR, 0)
+        await asyncio.sleep(10)
+        assert stage.count("worker_expectations_untold", partition=PARTITION) == 1
+        gate.clear()
+        await asyncio.sleep(120)
+        assert stage.missed() == ["expectations/run-ends/a"]
+        assert stage.count("worker_expectations_untold", partition=PARTITION) == 0
+
+    play(scene, sinks={"out": FakeSink(refuse=down)}, window=0)
 
 
 def test_one_that_is_given_up_is_a_dead_letter():

@@ -25,6 +25,7 @@ from urllib.parse import quote
 from azure.eventhub.aio import CheckpointStore
 from azure.storage.blob.aio import BlobClient
 
+from worker.counted import Count, uncounted
 from worker.errors import Conflict
 from worker.events import PartitionId, UnixSeconds
 from worker.stores import HubScope, ListedRow, StateVersion, StoredCheckpoint, StoredEntry, StoredRow, StoredState
@@ -63,6 +64,7 @@ class BlobStore(BlobLetters):
         account_url: str | None,
         credential: object | None,
         timeout_seconds: float = 10.0,
+        count: Count = uncounted,
     ) -> None:
         place = Container(
             container,
@@ -70,6 +72,7 @@ class BlobStore(BlobLetters):
             account_url=account_url,
             credential=credential,
             timeout_seconds=timeout_seconds,
+            count=count,
         )
         super().__init__(place, scope_prefix(scope))
         self._scope = scope

@@ -22,7 +22,9 @@ from azure.core.exceptions import (
 from azure.storage.blob import StorageErrorCode
 from azure.storage.blob.aio import BlobClient, ContainerClient, LinearRetry
 
+from worker.counted import Count
 from worker.errors import ConfigError, StoreUnavailable
+from worker.stores.transport import CountingTransport
 
 _CONNECT_SECONDS = 3
 _READ_SECONDS = 5
@@ -65,8 +67,9 @@ class Container:
         account_url: str | None,
         credential: Any,
         timeout_seconds: float,
+        count: Count,
     ) -> None:
-        self.client = _client(name, connection_string, account_url, credential)
+        self.client = _client(name, connection_string, account_url, credential, count)
         self.where = f"the blob container {name} at {self.client.primary_hostname}"
         self._timeout_seconds = timeout_seconds
 
@@ -264,10 +267,13 @@ def _reason(error: AzureError) -> str:
             return f"{error.message}."
 
 
-def _client(name: str, connection_string: str | None, account_url: str | None, credential: Any) -> ContainerClient:
+def _client(
+    name: str, connection_string: str | None, account_url: str | None, credential: Any, count: Count
+) -> ContainerClient:
+    timeouts = {"connection_timeout": _CONNECT_SECONDS, "read_timeout": _READ_SECONDS}
     options: dict[str, Any] = {
-        "connection_timeout": _CONNECT_SECONDS,
-        "read_timeout": _READ_SECONDS,
+        "transport": CountingTransport(count, **timeouts),
+        **timeouts,
         "retry_policy": LinearRetry(backoff=1, retry_total=_RETRIES, random_jitter_range=1),
     }
     try:

@@ -12,6 +12,7 @@ from typing import Any
 
 from azure.eventhub.aio import CheckpointStore
 
+from worker.counted import Count, uncounted
 from worker.errors import Conflict
 from worker.events import PartitionId, UnixSeconds
 from worker.stores import HubScope, ListedRow, StateVersion, StoredCheckpoint, StoredEntry, StoredRow, StoredState
@@ -29,8 +30,10 @@ class SqliteStore(SqliteLetters):
     A method that raises StoreUnavailable has changed nothing; but one that deletes many does so in several steps.
     """
 
-    def __init__(self, path: Path, scope: HubScope, *, busy_timeout_seconds: float = 5.0) -> None:
-        super().__init__(Database(path, busy_timeout_seconds), scope_prefix(scope))
+    def __init__(
+        self, path: Path, scope: HubScope, *, busy_timeout_seconds: float = 5.0, count: Count = uncounted
+    ) -> None:
+        super().__init__(Database(path, busy_timeout_seconds, count), scope_prefix(scope))
         self._checkpoints = _Checkpoints(self._database)
 
     @property

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
+from worker.counted import Count, counted
 from worker.errors import ConfigError, StoreUnavailable
 
 _APPLICATION_ID = 0x45475731
@@ -64,9 +65,10 @@ def _is_busy(error: sqlite3.DatabaseError) -> bool:
 class Database:
     """One connection on a thread of its own: SQLite blocks, and the event loop must not."""
 
-    def __init__(self, path: Path, busy_timeout_seconds: float) -> None:
+    def __init__(self, path: Path, busy_timeout_seconds: float, count: Count) -> None:
         self.path = path
         self._busy_timeout_seconds = busy_timeout_seconds
+        self._count = count
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite-store")
         self._connection: sqlite3.Connection | None = None
         self._closed = False
@@ -87,7 +89,8 @@ class Database:
 
     async def read(self, query: str, values: tuple[object, ...]) -> list[Any]:
         """All rows of one query; in WAL mode it waits for nobody."""
-        return await self._on_thread(lambda: self._guarded(lambda db: db.execute(query, values).fetchall()))
+        with counted(self._count, "read"):
+            return await self._on_thread(lambda: self._guarded(lambda db: db.execute(query, values).fetchall()))
 
     async def execute(self, statement: str, rows: Sequence[tuple[object, ...]]) -> int:
         """One statement, once for each row, in one transaction; returns how many rows of the table it changed."""
@@ -107,7 +110,8 @@ class Database:
                 db.execute("BEGIN IMMEDIATE")
                 return work(db)
 
-        return await self._on_thread(lambda: self._guarded(transaction))
+        with counted(self._count, "write"):
+            return await self._on_thread(lambda: self._guarded(transaction))
 
     async def _on_thread(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
