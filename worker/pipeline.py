@@ -6,6 +6,7 @@ partition is (the claim does). What becomes of the deliveries, and when an event
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import structlog
 
