@@ -83,7 +83,7 @@ def shelf(book: Book, store: Store, *, generation: int = 1, at_random: bool = Tr
 
 async def save(shelf: Shelf[Row], state: PartitionState) -> PartitionState:
     state = replace(state, **await shelf.write(shelf.snapshot()))
-    shelf.saved(state)
+    await shelf.saved(state)
     return state
 
 
