@@ -15,7 +15,7 @@ from uuid import uuid4
 from worker import recent
 from worker.advice import warnings
 from worker.config import Config
-from worker.errors import HubUnavailable, StateFormatUnknown, StoreUnavailable, WorkerError
+from worker.errors import ConfigError, HubUnavailable, StateFormatUnknown, StoreUnavailable, WorkerError
 from worker.events import PartitionId
 from worker.finding import Finding, State, clocks
 from worker.hub import Hub
@@ -26,10 +26,13 @@ from worker.stores import Store
 from worker.trial import destination
 
 _LETTERS_SHOWN = 10
+_SECONDS = 60.0
+"""How long a check may take: a store may hold very many dead letters."""
 _TO_DO: dict[type[WorkerError], str] = {
     HubUnavailable: "without it nothing is read; what is needed is in docs/operations.md under Rights",
     StoreUnavailable: "without it no worker takes a partition; what is needed is in docs/operations.md under Rights",
     StateFormatUnknown: "docs/operations.md, `The partition state has format`",
+    ConfigError: "put that right in worker.yaml: `worker run` would end here",
 }
 
 
@@ -42,6 +45,7 @@ class Examination:
         self._store = store
         self._clock = clock
         self._store_works = False
+        self._hub_works = False
         self._views: list[PartitionView] = []
 
     async def findings(self) -> AsyncIterator[Finding]:
@@ -57,8 +61,11 @@ class Examination:
         }
         for name, check in checks.items():
             try:
-                found = await check()
-            except (HubUnavailable, StoreUnavailable, StateFormatUnknown) as error:
+                async with asyncio.timeout(_SECONDS):
+                    found = await check()
+            except TimeoutError:
+                found = [Finding(name, "", State.UNKNOWN, f"not known after {_SECONDS:g} s, so it was left")]
+            except (HubUnavailable, StoreUnavailable, StateFormatUnknown, ConfigError) as error:
                 found = [Finding(name, "", State.WRONG, str(error), _TO_DO[type(error)])]
             for finding in found:
                 yield finding
@@ -75,23 +82,28 @@ class Examination:
     async def _look_at_store(self) -> list[Finding]:
         store = self._store
         await store.open()
-        asked_at = self._clock()
-        theirs = await store.clock()
-        apart = theirs - (asked_at + self._clock()) / 2
         rights = await _rights(store)
         self._store_works = rights.state is State.OK
-        return [rights, clocks("the store's", apart)]
+        return [rights, await self._store_clock()]
+
+    async def _store_clock(self) -> Finding:
+        asked_at = self._clock()
+        try:
+            theirs = await self._store.clock()
+        except StoreUnavailable as error:  # what it may do, and may not, is said beside it
+            return Finding("clock", "the store's", State.UNKNOWN, str(error))
+        return clocks("the store's", theirs - (asked_at + self._clock()) / 2)
 
     async def _look_at_hub(self) -> list[Finding]:
-        expiry_seconds = self._config.worker.source.ownership_expiry_seconds
         partitions = len(await self._hub.spans())
-        if self._store_works:
-            self._views = await overview(self._hub, self._store, expiry_seconds=expiry_seconds, now=self._clock())
+        self._hub_works = True
         return [Finding("hub", "", State.OK, f"{self._hub.scope.hub} reached, with {partitions} partitions")]
 
     async def _look_at_partitions(self) -> list[Finding]:
-        if not self._views:
+        if not (self._hub_works and self._store_works):
             return [Finding("partitions", "", State.UNKNOWN, "store and hub are needed to look at them")]
+        expiry_seconds = self._config.worker.source.ownership_expiry_seconds
+        self._views = await overview(self._hub, self._store, expiry_seconds=expiry_seconds, now=self._clock())
         found = [finding for view in self._views for finding in _partition(view)]
         return [*found, _ownership(self._views, now=self._clock())]
 

@@ -192,7 +192,10 @@ def explain(error: Exception, scope: HubScope) -> str:
     where = f"hub {scope.hub!r} at {scope.namespace}"
     match error:
         case EventHubError() if "not-found" in str(error) or "could not be found" in str(error):
-            return f"{where} does not exist: check source.hub, and EntityPath in the connection string"
+            return (
+                f"{where} does not exist, or has no consumer group {scope.consumer_group!r}: check source.hub, "
+                "source.consumer_group, and EntityPath in the connection string"
+            )
         case AuthenticationError():
             # The SDK does not pass on which of the two it is.
             return (

@@ -24,6 +24,10 @@ _EPOCH = 0
 """Which all workers have: of two that are equal the later one has the link."""
 
 
+class NothingSeen(HubUnavailable):
+    """A worker reads the partition, or its messages did not come in time. Anything else is a trouble of its own."""
+
+
 class Seen(NamedTuple):
     """What came."""
 
@@ -38,7 +42,7 @@ async def peek(
 ) -> Seen:
     """The messages from the position on, itself included; so many must be there, and more may come.
 
-    Raises HubUnavailable, also where a worker reads the partition.
+    Raises HubUnavailable; NothingSeen where a worker reads the partition.
     """
     client = hub.connect(retries=0)
     found: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -54,7 +58,7 @@ async def peek(
 
     async def fail(_: PartitionContext | None, error: Exception) -> None:
         if not found.done():
-            found.set_exception(HubUnavailable(_said(error, hub, partition)))
+            found.set_exception(_why(error, hub, partition))
 
     receiving = asyncio.create_task(
         client.receive_batch(
@@ -74,7 +78,7 @@ async def peek(
         async with asyncio.timeout(_SECONDS):
             await found
     except TimeoutError:
-        raise HubUnavailable(
+        raise NothingSeen(
             f"partition {partition} of hub {hub.scope.hub!r} gave no messages within {_SECONDS:g} s; try again"
         ) from None
     finally:
@@ -86,7 +90,7 @@ async def peek(
     return Seen(events, max(ahead, default=None))
 
 
-def _said(error: Exception, hub: Hub, partition: PartitionId) -> str:
+def _why(error: Exception, hub: Hub, partition: PartitionId) -> HubUnavailable:
     if isinstance(error, EventHubError) and "epoch" in str(error):
-        return f"partition {partition} of hub {hub.scope.hub!r} is being read by a worker"
-    return explain(error, hub.scope)
+        return NothingSeen(f"partition {partition} of hub {hub.scope.hub!r} is being read by a worker")
+    return HubUnavailable(explain(error, hub.scope))

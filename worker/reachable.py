@@ -14,8 +14,8 @@ from worker.settings import SinkSettings
 from worker.trial import where
 
 _SECONDS = 5.0
-_PORTS = {"https": 443, "http": 80, "sb": 5671, "amqps": 5671}
-_HTTPS = 443
+_HTTPS, _AMQPS = 443, 5671
+_PORTS = {"https": _HTTPS, "http": 80, "sb": _AMQPS, "amqps": _AMQPS}
 
 
 class Place(NamedTuple):
@@ -31,8 +31,8 @@ def place_of(settings: SinkSettings) -> Place | None:
     if text is None:
         return None
     if "/" not in text:
-        port = getattr(settings, "port", None)
-        return Place(text, port if isinstance(port, int) else _HTTPS)
+        usual = _AMQPS if text == getattr(settings, "namespace", None) else _HTTPS
+        return Place(text, getattr(settings, "connects_to_port", usual))
     url = URL(text, encoded=True)
     return Place(url.host, url.port or _PORTS.get(url.scheme, _HTTPS)) if url.host else None
 
@@ -60,6 +60,13 @@ async def _connects(place: Place) -> str | None:
 
 
 def _may_write(path: Path) -> str | None:
+    try:
+        return _is_writable(path)
+    except OSError as error:  # a folder above it may not even be looked into
+        return f"{path} cannot be reached: {error.strerror or error}"
+
+
+def _is_writable(path: Path) -> str | None:
     folder = path if path.is_dir() else path.parent
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent  # what is missing is made when the sink is opened

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 
 from worker import messages, sightings, spread
 from worker.decode import decode
-from worker.errors import HubUnavailable, StoreUnavailable
+from worker.errors import StoreUnavailable
 from worker.events import BadEvent, PartitionId
 from worker.finding import Finding, State, clocks
 from worker.hub import Hub
 from worker.overview import PartitionView
-from worker.peek import Seen, peek
+from worker.peek import NothingSeen, Seen, peek
 from worker.sightings import Sightings
 from worker.stores import Store
 
@@ -26,7 +26,10 @@ _SUBSCRIPTION = "let the event subscription send the subject as partition key: `
 
 
 async def newest(hub: Hub, views: Sequence[PartitionView]) -> dict[PartitionId, Seen]:
-    """The newest messages of each partition that nobody reads and that has any."""
+    """The newest messages of each partition that nobody reads and that has any. Raises HubUnavailable.
+
+    The hub may say how far it is to somebody who may not read from it: another consumer group, a key for sending.
+    """
     free = [view for view in views if not view.owned and not view.span.empty]
     found = await asyncio.gather(*(_newest(hub, view) for view in free))
     return {view.partition: seen for view, seen in zip(free, found, strict=True) if seen is not None}
@@ -36,8 +39,8 @@ async def _newest(hub: Hub, view: PartitionView) -> Seen | None:
     first = max(view.span.first, view.span.last - _EVENTS + 1)
     try:
         return await peek(hub, view.partition, first, at_least=view.span.last - first + 1)
-    except HubUnavailable:
-        return None  # a worker has just begun to read it; the hub was reached a moment ago
+    except NothingSeen:
+        return None
 
 
 def clock(views: Sequence[PartitionView], recent: Mapping[PartitionId, Seen], *, now: float) -> Finding:

@@ -25,7 +25,7 @@ from tests.deploy.manifests import (
 )
 from worker.config import Config
 from worker.loading import load
-from worker.sinks.email_session import _PORTS as MAIL_PORTS
+from worker.sinks.email_settings import _PORTS as MAIL_PORTS
 from worker.stores import HubScope
 from worker.stores.layout import scope_prefix
 

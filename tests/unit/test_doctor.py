@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,10 +12,10 @@ from tests.memory_store import MemoryStore
 from tests.unit.configurations import ENVIRON, loaded
 from worker import state as codec
 from worker.doctor import Examination
-from worker.errors import HubUnavailable, StoreUnavailable
+from worker.errors import ConfigError, HubUnavailable, StoreUnavailable
 from worker.events import PartitionId, UnixSeconds
 from worker.finding import Finding, State, clocks
-from worker.peek import Seen
+from worker.peek import NothingSeen, Seen
 from worker.reachable import hindrance, place_of
 from worker.recent import clock, keys
 from worker.state import PartitionState
@@ -131,6 +132,15 @@ def test_the_stores_clock_is_compared(config):
     assert finding.said == "the store's clock is 60.0 s ahead of this machine's"
 
 
+def test_a_store_that_does_not_say_what_time_it_is_may_work_all_the_same(config):
+    store = store_at()
+    store.refused = "clock"
+    findings = found(config, Hub(), store)
+    assert wrong(findings) == []
+    [clock] = [each for each in findings if each.about == "the store's"]
+    assert (clock.state, "AuthorizationPermissionMismatch" in clock.said) == (State.UNKNOWN, True)
+
+
 def test_partitions_that_stand_still_are_behind_retention_or_of_another_hub_are_said(config):
     store = store_at()
 
@@ -149,6 +159,38 @@ def test_partitions_that_stand_still_are_behind_retention_or_of_another_hub_are_
     assert "was it created anew?" in said["2"]
 
 
+def test_a_state_that_is_not_understood_is_no_trouble_of_the_hub(config):
+    store = store_at()
+    asyncio.run(store.write_state(PartitionId("0"), b'{"format": 99}', expected=None))
+    findings = found(config, Hub(), store)
+    [finding] = wrong(findings)
+    assert (finding.check, "format 99" in finding.said) == ("partitions", True)
+    assert {each.check: each.state for each in findings}["hub"] is State.OK
+    assert {"sink", "dead letters"} <= {each.check for each in findings if each.state is State.OK}
+
+
+def test_a_store_that_is_something_else_hinders_no_other_check(config):
+    class Foreign(Store):
+        async def open(self) -> None:
+            raise ConfigError(["store.path: data.db belongs to another program: give another path"])
+
+    findings = found(config, Hub(), Foreign(clock=lambda: NOW))
+    assert [(each.check, "worker.yaml" in each.to_do) for each in wrong(findings)] == [("store", True)]
+    assert {"hub", "sink"} <= {each.check for each in findings if each.state is State.OK}
+
+
+def test_a_check_that_takes_too_long_is_left(config, monkeypatch):
+    monkeypatch.setattr("worker.doctor._SECONDS", 0.01)
+
+    class Endless(Store):
+        async def dead_letters(self, *, bodies: bool = True) -> AsyncIterator[DeadLetter]:
+            await asyncio.Event().wait()
+            yield letter(1)
+
+    [finding] = [each for each in found(config, Hub(), Endless(clock=lambda: NOW)) if each.check == "dead letters"]
+    assert (finding.state, "was left" in finding.said) == (State.UNKNOWN, True)
+
+
 def test_dead_letters_are_counted_by_sink_and_reason(config):
     store = store_at()
     asyncio.run(store.put_dead_letters([letter(number) for number in range(3)]))
@@ -164,6 +206,24 @@ def letter(number: int) -> DeadLetter:
 
 
 # --- the newest messages
+
+
+@pytest.mark.parametrize(
+    ("error", "states"),
+    [
+        (HubUnavailable("has no consumer group 'another'"), {State.WRONG}),
+        (NothingSeen("is being read by a worker"), {State.UNKNOWN}),
+    ],
+)
+def test_a_hub_that_says_how_far_it_is_and_lets_nobody_read_is_wrong(config, monkeypatch, error, states):
+    async def refuse(*_: Any, **__: Any) -> Seen:
+        raise error
+
+    monkeypatch.setattr("worker.recent.peek", refuse)
+    findings = found(config, Hub(p0=Span(0, 9, "o9", UnixSeconds(NOW - 5), empty=False)), store_at())
+    about_keys = [each for each in findings if each.check == "partition key"]
+    assert {each.state for each in about_keys} == states
+    assert all("Rights" in each.to_do for each in about_keys if each.state is State.WRONG)
 
 
 def test_subjects_on_several_partitions_as_the_workers_saw_them_are_wrong():
@@ -208,7 +268,12 @@ def sink(config_text: str):
         ("{name: out, kind: webhook, url: 'http://127.0.0.1:8123/hook'}", ("127.0.0.1", 8123)),
         ("{name: m, kind: email, host: smtp.example.org, port: 2525, from: a@b.org, to: [c@d.org]}",
          ("smtp.example.org", 2525)),
+        ("{name: m, kind: email, host: smtp.example.org, from: a@b.org, to: [c@d.org]}", ("smtp.example.org", 587)),
+        ("{name: m, kind: email, host: smtp.example.org, security: tls, from: a@b.org, to: [c@d.org]}",
+         ("smtp.example.org", 465)),
         ("{name: h, kind: eventhub, hub: other, connection_string_env: HUB}", ("127.0.0.1", 5672)),
+        ("{name: h, kind: eventhub, hub: other, namespace: ns.servicebus.windows.net}",
+         ("ns.servicebus.windows.net", 5671)),
         ("{name: f, kind: file, path: audit.jsonl}", None),
     ],
 )  # fmt: skip
@@ -230,3 +295,14 @@ async def test_a_folder_that_may_not_be_written_is_said(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write everywhere
     assert "may not be written" in (await hindrance(sink("{name: f, kind: file, path: audit.jsonl}")) or "")
+
+
+async def test_a_folder_that_may_not_be_looked_into_is_said(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+
+    def refuse(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied")  # as for another user than root
+
+    settings = sink("{name: f, kind: file, path: audit.jsonl}")
+    monkeypatch.setattr(Path, "is_dir", refuse)
+    assert "Permission denied" in (await hindrance(settings) or "")

@@ -21,7 +21,6 @@ from worker.sinks.answers import excerpt
 from worker.sinks.email_settings import EmailSettings
 
 _CONNECT_SECONDS = 10.0
-_PORTS = {"starttls": 587, "tls": 465, "none": 25}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +56,7 @@ class MailServer:
     ) -> None:
         self.where = f"sink {settings.name}: {settings.host}"
         self._settings = settings
-        self._port = settings.port or _PORTS[settings.security]
+        self._port = settings.connects_to_port
         self._make_resolver = resolver
         self._make_tls = tls
         self._resolver: AbstractResolver | None = None

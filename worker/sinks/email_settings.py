@@ -18,6 +18,8 @@ _SCOPE = "https://outlook.office365.com/.default"
 _HOST = re.compile(r"[A-Za-z0-9.:_-]+")
 _WITH_PORT = re.compile(r"[^:]+:\d*")
 
+_PORTS = {"starttls": 587, "tls": 465, "none": 25}
+
 
 class EmailSettings(MailSettings):
     """A sink of kind `email`."""
@@ -57,6 +59,11 @@ class EmailSettings(MailSettings):
     def needs_identity(self) -> bool:
         """Whether it logs in with a token."""
         return self.auth == "xoauth2"
+
+    @property
+    def connects_to_port(self) -> int:
+        """`port`, or what is usual for its security."""
+        return self.port or _PORTS[self.security]
 
     @property
     def token_scope(self) -> str:

@@ -105,7 +105,9 @@ class Container:
         def note(response: Any) -> None:
             dates.append(response.http_response.headers["Date"])
 
-        await self.client.get_container_properties(raw_response_hook=note)
+        # Not its properties: a signature for the container alone gives no right to those.
+        async for _ in self.client.list_blob_names(results_per_page=1, raw_response_hook=note):
+            break
         return parsedate_to_datetime(dates[-1]).timestamp()
 
     async def create(self) -> None:
