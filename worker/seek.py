@@ -12,15 +12,23 @@ do the ledger, the dead letters and the requests to replay them.
 
 from typing import Any
 
+import structlog
+
 from worker.checkpoint import rewrite
 from worker.config import LimitSettings
-from worker.errors import WorkerError
+from worker.errors import StoreUnavailable, WorkerError
 from worker.events import PartitionId
 from worker.ownership import Fenced, Tenure, take
 from worker.progress import SavedProgress, Watermark
 from worker.reset import without_positions
 from worker.state import Again, HubIdentity
 from worker.stores import Store
+
+_log = structlog.get_logger()
+
+
+class Unsure(WorkerError):
+    """The store did not answer when it was given the place: it may have kept it, or not."""
 
 
 async def seek(
@@ -35,8 +43,8 @@ async def seek(
 ) -> None:
     """Has the partition read from behind this place on, by whoever owns it next. May be repeated, whatever happened.
 
-    `again` is about the ledger. Raises WorkerError when somebody took the partition before anything was changed, and
-    StoreUnavailable, after which it is not known how far it came.
+    `again` is about the ledger. Raises Unsure when it is not known whether the partition was moved; and where it surely
+    was not StoreUnavailable, or WorkerError when somebody took the partition first.
     """
     tenure = await take(
         store,
@@ -49,16 +57,27 @@ async def seek(
         await tenure.save(**_put(place, again), hub=hub)
     except Fenced as fence:
         raise WorkerError(f"{fence}; nothing was changed, so try again") from None
+    except StoreUnavailable as error:
+        raise Unsure(f"{error} The partition may be moved or not: `worker lag` says where it is") from None
     await _follow(tenure, store, place)
 
 
 async def _follow(tenure: Tenure, store: Store, place: Watermark) -> None:
-    """The checkpoint, and that it is done. Who took the partition meanwhile found in the state what to do."""
+    """The checkpoint, and that it is done. Who took the partition meanwhile found in the state what to do.
+
+    So does whoever takes it when the store is away now: the partition is moved all the same.
+    """
     try:
         await rewrite(tenure, store, lambda _: place)
         await tenure.save(sought=False, released=True)
     except Fenced:
         return
+    except StoreUnavailable as error:
+        _log.warning(
+            "moved; the checkpoint may be the old one until a worker takes the partition, and scalers go by it",
+            partition=tenure.partition,
+            error=str(error),
+        )
 
 
 def _put(place: Watermark, again: Again | None) -> dict[str, Any]:

@@ -98,7 +98,7 @@ async def test_what_is_sought_comes_once_more_and_to_a_sink_with_a_ledger_where_
         await stage.until_delivered(messages)
         await until_read(stage)
 
-        refused = await worker(stage, "seek", "--to", "earliest", azurite=azurite)
+        refused = await worker(stage, "seek", "--to", "earliest", "--yes", azurite=azurite)
         assert refused.code == 1
         assert "--force" in refused.err
         [owner] = {row["owner"] for row in (await worker(stage, "lag", "--json", azurite=azurite)).rows}
@@ -106,7 +106,7 @@ async def test_what_is_sought_comes_once_more_and_to_a_sink_with_a_ledger_where_
         await stage.family.stop([first])
         assert came(stage, "audit") == came(stage, "out") == once, "a refusal changes nothing"
 
-        moved = await worker(stage, "seek", "--to", "earliest", "--json", azurite=azurite)
+        moved = await worker(stage, "seek", "--to", "earliest", "--yes", "--json", azurite=azurite)
         assert (moved.code, [row["outcome"] for row in moved.rows]) == (0, ["moved"] * PARTITIONS), moved.err
         waiting = (await worker(stage, "lag", "--json", azurite=azurite)).rows
         assert sum(row["lag_events"] for row in waiting) == len(messages)
@@ -116,7 +116,7 @@ async def test_what_is_sought_comes_once_more_and_to_a_sink_with_a_ledger_where_
         await stage.family.stop([second])
         assert (came(stage, "audit"), came(stage, "out")) == (once + once, once)
 
-        assert (await worker(stage, "seek", "--to", "0", "--again", azurite=azurite)).code == 0
+        assert (await worker(stage, "seek", "--to", "0", "--again", "--yes", azurite=azurite)).code == 0
         third = await stage.start_worker("three")
         await until_read(stage)
         await stage.family.stop([third])
@@ -138,7 +138,7 @@ async def test_a_live_worker_drains_and_goes_on_from_a_time_and_what_is_passed_o
 
         shown = await worker(stage, "seek", "--to", middle, "--force", "--dry-run")
         assert (shown.code, "not looked for" in shown.out) == (0, True)
-        moved = await worker(stage, "seek", "--to", middle, "--force")
+        moved = await worker(stage, "seek", "--to", middle, "--force", "--yes")
         assert moved.code == 0, moved.err
 
         async def all_twice() -> bool:
@@ -151,7 +151,7 @@ async def test_a_live_worker_drains_and_goes_on_from_a_time_and_what_is_passed_o
         assert (came(stage, "audit"), came(stage, "out")) == (expected, Counter(ids(before) | ids(after)))
 
         await stage.send(skipped)
-        passed = await worker(stage, "seek", "--to", "latest")
+        passed = await worker(stage, "seek", "--to", "latest", "--yes")
         assert (passed.code, "passed over" in passed.out) == (0, True)
         await until_read(stage)
         await stage.send(last)

@@ -8,16 +8,17 @@ import pytest
 
 from tests.fakes import FakeSink
 from tests.memory_store import MemoryStore
+from tests.pipeline.digests import GROUPED, begin, told
 from tests.pipeline.stage import PARTITION, Stage, blob_event, message
 from tests.virtual_time import run, settle_down
 from worker import state as codec
 from worker.checkpoint import Checkpoint
 from worker.claim import Claim
 from worker.config import LimitSettings
-from worker.errors import WorkerError
+from worker.errors import StoreUnavailable, WorkerError
 from worker.ownership import Fenced, take
 from worker.progress import Watermark
-from worker.seek import seek
+from worker.seek import Unsure, seek
 from worker.state import Again, HubIdentity
 
 HUB = HubIdentity("2026-01-01T00:00:00+00:00", -1)
@@ -206,6 +207,40 @@ def test_whoever_dies_in_between_has_moved_it_or_changed_nothing(at: int, after:
     run(scene())
 
 
+class Goes(Dies):
+    """The store is away from one of its calls on: that one may have had its effect."""
+
+    def _count(self) -> None:
+        if self._left == 0:
+            raise StoreUnavailable("The store is away.")
+        self._left -= 1
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("at", range(8))
+def test_what_is_said_to_be_moved_is_and_what_is_said_not_to_be_is_not(at: int, after: bool):
+    """Or else who repeats it `--again` would have effects twice."""
+
+    async def scene():
+        store = MemoryStore()
+        await history(store)
+        error: Exception | None = None
+        try:
+            await put(Goes(store, at, after=after), Watermark(3, ""), again=Again("wish", 9))
+        except WorkerError as raised:
+            error = raised
+        state = await Stage(store=store).state()
+        if not isinstance(error, Unsure):
+            assert (state.watermark == (3, ""), state.again is not None) == (error is None, error is None)
+        assert (type(error) is Unsure) == (at == 2), "the call that gives the store the place"
+        stage = Stage(store=store, window=0)
+        async with stage.open():
+            await read_on(stage)
+        assert stage.sinks["out"].ids == (IDS[4:] if state.watermark == (3, "") else [])
+
+    run(scene())
+
+
 def test_where_no_checkpoint_was_written_any_more_a_start_does_so_from_the_place():
     async def scene():
         store = MemoryStore()
@@ -289,5 +324,22 @@ def test_a_sink_with_a_ledger_gets_it_again_only_where_that_is_wished_and_then_o
         async with once_more.open():
             await read_on(once_more)
         assert once_more.sinks["out"].ids == []
+
+    run(scene())
+
+
+def test_what_was_told_together_is_told_again_whatever_the_ledger_says():
+    """It knows a digest by its members and by when it was closed, and no event that was told in one."""
+
+    async def scene():
+        store = MemoryStore()
+        for _ in range(2):
+            stage = Stage(store=store, window=0, ledger=True, quiet=GROUPED)
+            async with stage.open():
+                claim = await begin(stage, "life", *MESSAGES)
+                await asyncio.sleep(200)
+                await stage.end(claim)
+            assert [told(delivery) for delivery in stage.sinks["out"].accepted] == [IDS]
+            await put(store, START)
 
     run(scene())

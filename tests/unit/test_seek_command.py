@@ -5,6 +5,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -12,11 +13,12 @@ import pytest
 from tests.unit.configurations import ENVIRON, write
 from worker import state as codec
 from worker.cli import main
+from worker.errors import StoreUnavailable
 from worker.events import PartitionId, UnixSeconds
 from worker.hub import Hub
 from worker.progress import SavedProgress
 from worker.state import HubIdentity, PartitionState
-from worker.stores import HubScope
+from worker.stores import HubScope, StateVersion
 from worker.stores.sqlite import SqliteStore
 from worker.target import Span
 
@@ -33,8 +35,8 @@ class Outcome(NamedTuple):
         return [json.loads(line) for line in self.out.splitlines()]
 
 
-async def in_store(*, owned: str = "") -> dict[str, int]:
-    """Three partitions read to number 59; who owns one of them. Returns the checkpoints."""
+async def in_store(*, owned: str = "", was: int = 59) -> dict[str, int]:
+    """Three partitions read so far; who owns one of them. Returns the checkpoints."""
     store = SqliteStore(Path("data/worker.db"), SCOPE)
     await store.open()
     try:
@@ -42,11 +44,12 @@ async def in_store(*, owned: str = "") -> dict[str, int]:
             keys = dict(zip(("fully_qualified_namespace", "eventhub_name", "consumer_group"), SCOPE, strict=True))
             await store.checkpoints.claim_ownership([{**keys, "partition_id": owned, "owner_id": "sdk"}])
         if not await store.state_versions():
-            progress = SavedProgress(watermark=[59, "o59"], read=59, unsettled=[], parts=[], served=[])
+            offset = f"o{was}"
+            progress = SavedProgress(watermark=[was, offset], read=was, unsettled=[], parts=[], served=[])
             state = PartitionState(generation=1, owner="host-7/1", released=not owned, progress=progress)
             for partition in map(PartitionId, "012"):
                 await store.write_state(partition, codec.encode(state), expected=None)
-                await store.write_checkpoint(partition, offset="o59", sequence_number=59, expected=None)
+                await store.write_checkpoint(partition, offset=offset, sequence_number=was, expected=None)
         rows = await store.checkpoints.list_checkpoints(*SCOPE)
         return {row["partition_id"]: row["sequence_number"] for row in rows}
     finally:
@@ -85,7 +88,7 @@ def terminal(monkeypatch):
 
 def test_all_partitions_go_where_they_are_wanted_and_each_is_said(worker):
     asyncio.run(in_store())
-    outcome = worker("seek", "--to", "40")
+    outcome = worker("seek", "--to", "40", "--yes")
     assert outcome.code == 0
     assert outcome.out.splitlines() == [
         f"partition {each} moved: reading goes on with number 40 (20 events come again)" for each in "012"
@@ -105,7 +108,7 @@ def test_all_partitions_go_where_they_are_wanted_and_each_is_said(worker):
 )
 def test_what_it_means_is_said(worker, to: str, said: str):
     asyncio.run(in_store())
-    assert said in worker("seek", "--to", to, "--partition", "1").out
+    assert said in worker("seek", "--to", to, "--partition", "1", "--yes").out
     checkpoints = asyncio.run(in_store())
     assert (checkpoints["0"], checkpoints["2"]) == (59, 59)
 
@@ -119,6 +122,64 @@ def test_on_a_terminal_nothing_is_changed_without_yes(worker, terminal):
     assert asyncio.run(in_store()) == {"0": 59, "1": 59, "2": 59}
     assert worker("seek", "--to", "earliest", "--yes").code == 0
     assert asyncio.run(in_store()) == {"0": 9, "1": 9, "2": 9}
+
+
+@pytest.mark.parametrize(
+    ("was", "to", "said"),
+    [
+        (3, "latest", "90 events are passed over"),  # 4 to 9 are forgotten
+        (3, "20", "10 events are passed over"),
+        (5000, "latest", "90 events are passed over"),  # of another hub: nothing of this one was read
+        (5000, "earliest", "where it is already"),
+    ],
+)
+def test_what_the_hub_has_forgotten_or_never_had_is_not_counted(worker, was: int, to: str, said: str):
+    asyncio.run(in_store(was=was))
+    assert said in worker("seek", "--to", to, "--partition", "1", "--dry-run").out
+
+
+@pytest.mark.parametrize("first", [0, -1])
+@pytest.mark.parametrize("to", ["earliest", "latest"])
+def test_a_partition_to_which_nothing_was_ever_sent_stays_where_it_is(worker, monkeypatch, to: str, first: int):
+    async def spans(hub: Hub) -> dict[PartitionId, Span]:
+        hub._identity = HubIdentity("2026-01-01T00:00:00+00:00", -1)
+        return {PartitionId("0"): Span(first, -1, "-1", UnixSeconds(-62135596800.0), empty=True)}
+
+    monkeypatch.setattr(Hub, "spans", spans)
+    assert "number 0 (where it is already)" in worker("seek", "--to", to, "--yes").out
+
+
+def test_a_store_that_knows_nothing_of_the_partitions_may_be_the_wrong_one(worker):
+    assert "are store, hub and consumer group those of the workers?" in worker("seek", "--to", "10", "--dry-run").err
+    asyncio.run(in_store())
+    assert worker("seek", "--to", "10", "--yes").err == ""
+
+
+@pytest.mark.parametrize(("at", "outcome"), [("put", "perhaps_moved"), ("follow", "moved"), ("begin", "not_moved")])
+def test_what_became_of_a_partition_is_said_as_it_is_when_the_store_goes_away(worker, monkeypatch, at, outcome):
+    asyncio.run(in_store())
+    away = StoreUnavailable("The store is away.")
+    write_state, write_checkpoint = SqliteStore.write_state, SqliteStore.write_checkpoint
+
+    async def state(store: SqliteStore, partition: PartitionId, payload: bytes, **options: Any) -> StateVersion:
+        if at == ("put" if b'"sought":true' in payload else "begin"):
+            raise away
+        return await write_state(store, partition, payload, **options)
+
+    async def checkpoint(store: SqliteStore, *values: Any, **options: Any) -> StateVersion:
+        if at == "follow":
+            raise away
+        return await write_checkpoint(store, *values, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SqliteStore, "write_state", state)
+        patched.setattr(SqliteStore, "write_checkpoint", checkpoint)
+        said = worker("seek", "--to", "40", "--partition", "1", "--yes", "--json")
+    [row] = said.rows
+    assert (row["outcome"], said.code) == (outcome, 0 if outcome == "moved" else 1)
+    assert asyncio.run(in_store())["1"] == 59
+    assert worker("lag", "--json").rows[1]["lag_events"] == (60 if outcome == "moved" else 40)
+    assert "The store is away." in said.out + said.err
 
 
 def test_a_dry_run_changes_nothing(worker):
@@ -137,14 +198,21 @@ def test_a_dry_run_changes_nothing(worker):
 
 def test_a_partition_that_a_worker_has_is_refused_and_so_are_all_that_are_asked_for_with_it(worker):
     asyncio.run(in_store(owned="1"))
-    for arguments in ((), ("--dry-run",)):
+    for arguments in (("--yes",), ("--dry-run",)):
         outcome = worker("seek", "--to", "earliest", *arguments)
         assert outcome.code == 1
         assert "partition 1: host-7" in outcome.err
         assert "--force" in outcome.err
         assert asyncio.run(in_store()) == {"0": 59, "1": 59, "2": 59}
-    assert worker("seek", "--to", "earliest", "--partition", "0", "--partition", "2").code == 0
+    assert worker("seek", "--to", "earliest", "--partition", "0", "--partition", "2", "--yes").code == 0
     assert asyncio.run(in_store()) == {"0": 9, "1": 59, "2": 9}
+
+
+def test_a_worker_is_alive_by_the_stores_clock(worker, monkeypatch):
+    asyncio.run(in_store(owned="1"))
+    monkeypatch.setattr("worker.commands.seek.time", SimpleNamespace(time=lambda: time.time() + 3600))
+    assert worker("seek", "--to", "earliest", "--yes").code == 1
+    assert asyncio.run(in_store()) == {"0": 59, "1": 59, "2": 59}
 
 
 def test_one_who_is_forced_and_never_answers_is_fenced(worker):
@@ -152,7 +220,7 @@ def test_one_who_is_forced_and_never_answers_is_fenced(worker):
         (Path() / "worker.yaml").read_text() + "limits: {hand_over_seconds: 1.6, drain_seconds: 0.2}\n"
     )
     asyncio.run(in_store(owned="1"))
-    assert worker("seek", "--to", "earliest", "--partition", "1", "--force").code == 0
+    assert worker("seek", "--to", "earliest", "--partition", "1", "--force", "--yes").code == 0
     assert asyncio.run(in_store())["1"] == 9
 
 
@@ -161,9 +229,11 @@ def test_one_who_is_forced_and_never_answers_is_fenced(worker):
     [
         (("--to", "soon"), "is no place"),
         (("--to", "2099-01-01T00:00:00Z"), "still to come"),
-        (("--to", "101"), "there is no 101 yet"),
-        (("--to", "latest", "--partition", "3"), "there is no partition 3"),
+        (("--to", "101", "--yes"), "there is no 101 yet"),
+        (("--to", "latest", "--partition", "3", "--yes"), "there is no partition 3"),
         (("--to", "latest", "--yes", "--dry-run"), "--dry-run"),
+        (("--to", "latest"), "add --yes"),  # no terminal: a script, or `kubectl exec` without -t
+        (("--to", "latest", "--force", "--json"), "add --yes"),
         ((), "--to"),
     ],
 )

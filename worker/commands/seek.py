@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from worker.stores import Store
     from worker.target import Target
 
+_NOBODY_HAD_THEM = (
+    "this store knows nothing of these partitions: are store, hub and consumer group those of the workers?"
+)
+
 ToOption = Annotated[
     str,
     typer.Option(
@@ -36,7 +40,9 @@ PartitionOption = Annotated[
     list[str] | None, typer.Option("--partition", metavar="N", help="Only this one; may be repeated. Without: all.")
 ]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and change nothing.")]
-YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do it: on a terminal it is else a dry run.")]
+YesOption = Annotated[
+    bool, typer.Option("--yes", "-y", help="Do it. Without: a dry run on a terminal, and refused elsewhere.")
+]
 ForceOption = Annotated[
     bool, typer.Option("--force", help="Also where a worker is at it: it drains, hands over, and goes on from there.")
 ]
@@ -56,23 +62,25 @@ def seek(  # noqa: PLR0913 - an option each
     again: AgainOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Read partitions again from an earlier place, or pass over what waits. On a terminal it needs --yes.
+    """Read partitions again from an earlier place, or pass over what waits. Changes nothing without --yes.
 
     What is read again is delivered again: it is taken neither for a copy nor for late. Sinks with a ledger do not act
     again, unless --again. What waits in digests, pending expectations and dead letters stay. Refuses while a worker has
-    one of the partitions, unless --force. Safe to repeat. Exits 1 when it was not done everywhere.
+    one of the partitions, unless --force. Safe to repeat (with --again, only for partitions that were not moved). Exits
+    1 when it was not done everywhere.
     """
     from worker import logs
     from worker.loading import load
 
     if yes and dry_run:
         raise typer.BadParameter("excludes --dry-run; leave one away", param_hint="--yes")
+    wish = _Wish(_target(to), tuple(partition or ()), for_show=not yes, force=force, again=again, as_json=as_json)
+    if not (yes or dry_run or sys.stdin.isatty() or sys.stdout.isatty()):
+        # A script shall not take a dry run for done, nor `kubectl exec` without -t act on half a command.
+        raise ConfigError(["seek repeats events or passes over them: add --yes, or look first with --dry-run"])
     logs.configure()
-    for_show = dry_run or (not yes and (sys.stdin.isatty() or sys.stdout.isatty()))
-    loaded = load(config, sink_secrets=False)
-    wish = _Wish(_target(to), tuple(partition or ()), for_show=for_show, force=force, again=again, as_json=as_json)
-    done = asyncio.run(_seek(loaded, wish))
-    if for_show and not as_json:
+    done = asyncio.run(_seek(load(config, sink_secrets=False), wish))
+    if not yes and not as_json:
         typer.echo("Nothing was changed: " + ("--dry-run." if dry_run else "add --yes to do it."), err=True)
     raise typer.Exit(0 if done else FAILED)
 
@@ -111,7 +119,11 @@ async def _seek(config: "Config", wish: _Wish) -> bool:
     async with hub_and_store(config) as (hub, store):
         await store.open()
         expiry_seconds = config.worker.source.ownership_expiry_seconds
-        views = wish.among(await overview(hub, store, expiry_seconds=expiry_seconds, now=time.time()))
+        # By the store's clock, which says when an owner was last heard: ours may be ahead, and all would seem dead.
+        now = await store.clock()
+        views = wish.among(await overview(hub, store, expiry_seconds=expiry_seconds, now=now))
+        if all(view.state is None and view.checkpoint is None for view in views):
+            typer.echo(_NOBODY_HAD_THEM, err=True)
         held = [view for view in views if view.owned]
         if held and not wish.force and not wish.for_show:
             raise WorkerError(_refusal(held))
@@ -169,13 +181,15 @@ class _Move:
 
     async def make(self) -> bool:
         """Moves it, unless it is only to be shown, and says so; whether that went well."""
+        from worker.seek import Unsure
+
         if self.wish.for_show or self.place is None:
             self._say("would be moved")
             return True
         try:
             await self._seek(self.place)
         except WorkerError as error:
-            self._say("not moved", str(error))
+            self._say("perhaps moved" if isinstance(error, Unsure) else "not moved", str(error))
             return False
         self._say("moved")
         return True
@@ -211,7 +225,9 @@ class _Move:
     def _difference(self, was: int | None, to: int | None) -> str:
         if to is None:
             return "to the first event since then, which is not looked for while a worker reads the partition"
-        begun = self.view.span.first - 1 if was is None else was
+        earliest, last = self.view.span.earliest.sequence_number, self.view.span.last
+        # What the hub has forgotten neither comes again nor is passed over; a number that it has not is another hub's.
+        begun = was if was is not None and earliest <= was <= last else earliest
         count = abs(begun - to)
         if count == 0:
             what = "where it is already"
