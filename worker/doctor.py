@@ -83,8 +83,8 @@ class Examination:
         store = self._store
         await store.open()
         rights = await _rights(store)
-        self._store_works = rights.state is State.OK
-        return [rights, await self._store_clock()]
+        self._store_works = all(each.state is State.OK for each in rights)
+        return [*rights, await self._store_clock()]
 
     async def _store_clock(self) -> Finding:
         asked_at = self._clock()
@@ -127,14 +127,15 @@ class Examination:
         ]
 
 
-async def _rights(store: Store) -> Finding:
-    """Writes, reads, lists and deletes an object of its own."""
+async def _rights(store: Store) -> list[Finding]:
+    """Writes, reads, lists and deletes an object of its own; each, whatever became of the others."""
     place = PartitionId(f"doctor-{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:6]}")
     steps: dict[str, Callable[[], Awaitable[Any]]] = {
         "write": lambda: store.write_memory(place, "probe", b"worker doctor"),
         "read": lambda: store.read_memory(place, "probe"),
         "list and delete": lambda: store.forget_memory(place, keep=()),
     }
+    found = []
     for right, step in steps.items():
         try:
             await step()
@@ -142,8 +143,8 @@ async def _rights(store: Store) -> Finding:
             to_do = (
                 f"it must be possible to {right} there: Storage Blob Data Contributor, or a file that may be written"
             )
-            return Finding("store", right, State.WRONG, str(error), to_do)
-    return Finding("store", "", State.OK, "reached: it may be written, read, listed and deleted from")
+            found.append(Finding("store", right, State.WRONG, str(error), to_do))
+    return found or [Finding("store", "", State.OK, "reached: it may be written, read, listed and deleted from")]
 
 
 def _partition(view: PartitionView) -> list[Finding]:
