@@ -246,7 +246,7 @@ class Claim:
             await self._save(keeper, stopped=None, stopped_under="")  # another configuration reads on
         self._count_change("taken", tenure)
         parts.metrics.partition_takes.labels(self.partition, tenure.taken).inc()
-        parts.metrics.generation.labels(self.partition).set(tenure.state.generation)
+        parts.metrics.begin_partition(self.partition, tenure.state.generation)
         try:
             async with asyncio.TaskGroup() as tasks:
                 reading, digests, alarms, *others = (

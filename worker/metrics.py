@@ -59,9 +59,12 @@ class Metrics:
             "Errors the Event Hubs client reported; partition is empty for the load balancer.",
             "partition",
         )
+        self.source_errors.labels("")
         self.restarts = self._counter(
             "client_restarts", "Times the Event Hubs client was replaced, by why: silent, stalled, other_hub.", "reason"
         )
+        for reason in ("silent", "stalled", "other_hub"):
+            self.restarts.labels(reason)  # never is 0, and not unknown
         self.lag_events = self._gauge(
             "lag_events", "Messages that the hub has and that are not settled, read or not.", "partition"
         )
@@ -277,6 +280,12 @@ class Metrics:
         """What alerts compare with, as configured."""
         self.retention.set(settings.source.retention_hours * 3600)
         self.order_late_target.set(settings.order.late_target if settings.order.window_seconds else 1)
+
+    def begin_partition(self, partition: str, generation: int) -> None:
+        """The partition is this process's now. What has not happened to it is 0, and not unknown."""
+        self.generation.labels(partition).set(generation)
+        self.stopped.labels(partition).set(0)
+        self.missing.labels(partition)
 
     def store_request(self, operation: str, outcome: str) -> None:
         """One more request to the store."""

@@ -53,6 +53,9 @@ class SilentMetrics:
     def __getattr__(self, name: str) -> Any:
         return self._kept.get(name, _SILENT)
 
+    def begin_partition(self, partition: str, generation: int) -> None:
+        pass
+
     def forget_sink(self, sink: str) -> None:
         pass
 
