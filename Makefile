@@ -38,10 +38,11 @@ chaos: install $(if $(filter blob,$(STORE)),node)
 	$(PY) -m bench.chaos $(if $(EVENTS),--events $(EVENTS)) $(if $(FAULTS),--faults $(FAULTS)) \
 		$(if $(SEED),--seed $(SEED)) $(if $(STORE),--store $(STORE)) $(ARGS)
 
-# What mails, cards and the status page look like, for docs: made by the tests that look at them. Needs Debian's Chromium.
+# What mails, cards, the status page and the dashboard's panels look like, for docs: made by the tests that look at them.
+# Needs Debian's Chromium and Prometheus.
 pictures: install node
 	UPDATE_PICTURES=1 $(PY) -m pytest tests/integration/test_email_picture.py tests/integration/test_teams_card_rendering.py \
-		tests/integration/test_status_page.py -k picture
+		tests/integration/test_status_page.py tests/deploy/test_dashboard.py -k picture
 
 install: $(VENV)/.installed
 node: tests/node/node_modules/.installed

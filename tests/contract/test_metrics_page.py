@@ -91,9 +91,10 @@ HEAD = """\
 # Every metric
 
 Written by `tests/contract/test_metrics_page.py` from `worker/metrics.py`. They are at `/metrics` of the HTTP port, in
-the text format of Prometheus. [Alerts](../deploy/alerts/rules.yaml) watch over them, and the [runbook](runbook.md)
-says what to do. Gauges of a partition are told by the process that owns it, and go away with it, so take `max` or
-`sum` over processes: `max without (instance, pod) (…)`. Counters begin at 0 in each process: use `rate`, `increase`.
+the text format of Prometheus. [Alerts](../deploy/alerts/rules.yaml) watch over them, the [runbook](runbook.md) says
+what to do, and a [dashboard](dashboard.md) shows them. Gauges of a partition are told by the process that owns it, and
+go away with it, so take `max` or `sum` over processes: `max without (instance, pod) (…)`. Counters begin at 0 in each
+process: use `rate`, `increase`.
 
 ## Labels
 
