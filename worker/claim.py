@@ -164,6 +164,7 @@ class Claim:
             for owner in self._owners:
                 owner.stop_starting()
             self._parts.health.forget(f"partition {self.partition}")
+            self._parts.metrics.forget_partition(self.partition)
             self.done.set()
 
     def _follow(self) -> None:
@@ -274,7 +275,6 @@ class Claim:
                 await self._leave(*first, partial(keeper.save, released=True), keeper.checkpoint)
         finally:
             self._count_change("lost" if tenure.lost else "given up", tenure)
-            parts.metrics.forget_partition(self.partition)
 
     @property
     def _owners(self) -> tuple[PartitionOwner, ...]:

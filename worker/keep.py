@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import Any, Protocol
 
 import structlog
@@ -65,6 +66,8 @@ class Keeper:
         self._checkpoint_due = 0.0
         self._failures = 0
         self._behind_since: float | None = None
+        self._saved_of = self._reached_of = -inf
+        """Of when the state is that was saved last, and the one that the checkpoint has reached."""
 
     def changed(self) -> None:
         """Says that there is something to write."""
@@ -95,10 +98,14 @@ class Keeper:
             self._changed.clear()
             try:
                 # All of one moment: see `recall` and `shelf`.
+                of = asyncio.get_running_loop().time()
                 fields, taken = self._snapshot(), [each.snapshot() for each in self._beside]
                 for each, what in zip(self._beside, taken, strict=True):
                     fields |= await each.write(what)
                 await self._tenure.save(**(fields | changes))
+                self._saved_of = of
+                if not self._checkpoint_behind:
+                    self._reached_of = of
             except StoreUnavailable:
                 self._changed.set()
                 self._metrics.state_writes.labels(self._tenure.partition, "failed").inc()
@@ -114,7 +121,9 @@ class Keeper:
         if self._checkpoint_behind:
             watermark = self._tenure.state.watermark
             assert watermark is not None, "`_checkpoint_behind` says so"
+            of = self._saved_of
             await self._checkpoint.move(watermark)
+            self._reached_of = of
 
     @property
     def _checkpoint_behind(self) -> bool:
@@ -145,7 +154,8 @@ class Keeper:
             self._behind_since = None
         elif self._behind_since is None:
             self._behind_since = now
-        age = 0.0 if self._behind_since is None else now - self._behind_since
+        # Under load something is always behind: what matters is since when the oldest of it is.
+        age = 0.0 if self._behind_since is None else now - max(self._behind_since, self._reached_of)
         self._metrics.checkpoint_age.labels(self._tenure.partition).set(age)
 
     async def _wait_for_store(self, error: StoreUnavailable) -> None:

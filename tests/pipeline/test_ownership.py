@@ -9,6 +9,7 @@ from tests.memory_store import MemoryStore
 from tests.pipeline.stage import PARTITION, Stage, blob_event, message
 from tests.virtual_time import run, settle_down
 from worker import state as codec
+from worker.claim import Claim
 from worker.errors import SinkUnavailable, StateFormatUnknown
 from worker.events import Position
 from worker.ownership import Fenced, take
@@ -280,6 +281,44 @@ def test_under_load_the_state_is_written_once_an_interval_and_the_checkpoint_mor
             assert stage.store.calls.count("update_checkpoint") <= 14
             await asyncio.sleep(10)
             assert await stage.checkpoint() == 599
+
+    run(scene())
+
+
+@pytest.mark.parametrize("stuck", [False, True])
+def test_under_load_the_checkpoint_is_never_old_also_where_its_next_event_waits(stuck: bool):
+    async def scene():
+        refuse = SinkUnavailable("down") if stuck else None
+        sink = FakeSink(refuse=lambda each: refuse if each.released.placed.event.subject == "first" else None)
+        async with Stage({"out": sink}, window=0).open() as stage:
+            claim = await stage.begin()
+            ages = []
+            for number in range(4000):
+                event = blob_event(f"s{number % 7}" if number else "first", number)
+                await stage.play(claim, message(number, event, at=number * 0.1))
+                await asyncio.sleep(0.1)
+                ages.append(stage.count("worker_checkpoint_age_seconds", partition="0"))
+            assert 0 < max(ages) < 10
+            stage.store.down = True
+            await stage.play(claim, message(4000, blob_event("a", 1), at=400))
+            await asyncio.sleep(100)
+            assert 80 < stage.count("worker_checkpoint_age_seconds", partition="0") <= 110
+
+    run(scene())
+
+
+def test_a_claim_that_ends_before_it_has_begun_leaves_no_number_behind():
+    async def scene():
+        async with Stage(window=0).open() as stage:
+            claim = await stage.begin()
+            await stage.play(claim, message(0, blob_event("a", 1)))
+            await asyncio.sleep(10)
+            await stage.end(claim)
+            claim = Claim(PARTITION, "second", stage.parts)
+            claim.reads_from = 7  # behind what is to be read: it is claimed anew
+            await claim.run()
+            number = stage.metrics.registry.get_sample_value("worker_checkpoint_sequence_number", {"partition": "0"})
+            assert number is None
 
     run(scene())
 
