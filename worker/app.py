@@ -170,10 +170,12 @@ class Worker:
             health=self._health,
             page=self._overview.page if http.status_page else None,
             page_port=http.status_port,
+            page_host=http.status_host,
         )
         port = await endpoints.start()
         opened.push_async_callback(endpoints.aclose)
-        page = {"status": f"http://{http.host}:{endpoints.page_port}/"} if http.status_page else {}
+        page_host = http.status_host or http.host
+        page = {"status": f"http://{page_host}:{endpoints.page_port}/"} if http.status_page else {}
         _log.info("started", worker=self._name, metrics=f"http://{http.host}:{port}/metrics", **page)
 
     def _lane(self, way: Way) -> Lane:

@@ -227,6 +227,16 @@ class HttpSettings(Settings):
     status_port: int | None = Field(default=None, ge=0, le=65535)
     """Serves that page on a port of its own, where others than those that read the metrics are let in; left out: on
     `port`. 0 takes a free one and logs it."""
+    status_host: str | None = Field(default=None, min_length=1)
+    """The address at which `status_port` is listened at; left out: `host`. With 127.0.0.1 the page is for those who are
+    let into the pod: `kubectl port-forward`."""
+
+    @field_validator("status_host")
+    @classmethod
+    def _of_a_port(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and info.data.get("status_port", 0) is None:
+            raise ValueError("means nothing without status_port: the page is on host and port then")
+        return value
 
     @field_validator("status_port")
     @classmethod

@@ -2,9 +2,11 @@
 
 It reads and changes nothing. There is no authentication, and the host is the loopback unless the operator says
 otherwise: no answer holds a payload or a secret, and only the page holds subjects and ids of events. It can be left
-out, or have a port of its own.
+out, or have a port of its own, on the loopback alone if need be. There it answers to the loopback's names only: else
+any site that its reader's browser shows could read it, under a name of the site's that it has led here (DNS rebinding).
 """
 
+import ipaddress
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
@@ -43,13 +45,15 @@ class Endpoints:
         health: Health,
         page: Page | None = None,
         page_port: int | None = None,
+        page_host: str | None = None,
     ) -> None:
-        """`page` is served on /, on `page_port` where that is given."""
+        """`page` is served on /, on `page_port` where that is given, of `page_host` or else of the same host."""
         self._host = host
         self._port = port
         self._registry = registry
         self._health = health
         self._page = page
+        self._page_host = (page_host if page_port is not None else None) or host
         self.page_port = page_port
         """Where the page is, once it is served."""
         self._runners: list[web.AppRunner] = []
@@ -66,24 +70,25 @@ class Endpoints:
         own = app if self.page_port is None else _application()
         if self._page is not None:
             own.router.add_get("/", self._show)
-        port = await self._listen(app, "http.port", self._port)
+        port = await self._listen(app, "http.host", self._host, "http.port", self._port)
         if own is not app and self._page is not None:
-            self.page_port = await self._listen(own, "http.status_port", self.page_port or 0)
+            place = "http.status_host", self._page_host, "http.status_port", self.page_port or 0
+            self.page_port = await self._listen(own, *place)
         else:
             self.page_port = port
         return port
 
-    async def _listen(self, app: web.Application, key: str, port: int) -> int:
+    async def _listen(self, app: web.Application, host_key: str, host: str, key: str, port: int) -> int:
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS)
         self._runners.append(runner)
         await runner.setup()
         try:
-            await web.TCPSite(runner, self._host, port).start()
+            await web.TCPSite(runner, host, port).start()
         except OSError as error:
             await self.aclose()
             reason = error.strerror or type(error).__name__
-            advice = f"choose another http.host or {key}, or port 0 for a free one"
-            raise ConfigError([f"http: cannot listen on {self._host}:{port}: {reason}; {advice}"]) from error
+            advice = f"choose another {host_key} or {key}, or port 0 for a free one"
+            raise ConfigError([f"http: cannot listen on {host}:{port}: {reason}; {advice}"]) from error
         found: int = runner.addresses[0][1]
         return found
 
@@ -94,6 +99,8 @@ class Endpoints:
 
     async def _show(self, request: web.Request) -> web.Response:
         assert self._page is not None, "else nothing is served there"
+        if _is_loopback(self._page_host) and not _is_loopback(_name_in(request.headers.get("Host", ""))):
+            return web.Response(status=403, text="ask for it as http://127.0.0.1 or http://localhost, with the port")
         html = self._page(refreshing=request.query.get("refresh") != "off")
         # An error's text may hold what no encoding can write: half a character of somebody's file name.
         body = html.encode("utf-8", "replace")
@@ -114,6 +121,19 @@ class Endpoints:
             body=orjson.dumps({"ready": not reasons, "reasons": reasons, "notes": self._health.notes()}),
             content_type="application/json",
         )
+
+
+def _name_in(host: str) -> str:
+    """The name or address in a Host header: without the port, and brackets."""
+    name = host.partition("]")[0].removeprefix("[") if host.startswith("[") else host.partition(":")[0]
+    return name.lower()
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"  # browsers ask nobody where that is
 
 
 def _application() -> web.Application:

@@ -32,6 +32,7 @@ from worker.stores.layout import scope_prefix
 JOIN_INTERVALS = 1.1
 """Balance intervals that a worker needs for each partition it takes, as measured with the SDK."""
 OTHERS = {"source.namespace", "store.kind", "store.account_url", "store.container", "http.host"}
+OTHERS |= {"http.status_port", "http.status_host"}
 """Keys in which Kubernetes differs from config/worker.yaml."""
 
 
@@ -137,6 +138,14 @@ def test_ports_are_the_one_that_is_listened_at(documents: list[Manifest], config
     assert config.worker.http.host == "0.0.0.0"
     assert stage("worker").value("EXPOSE") == str(config.worker.http.port)
     assert f"http://127.0.0.1:{config.worker.http.port}/livez" in stage("worker").value("HEALTHCHECK")
+
+
+def test_the_status_page_is_for_those_who_may_forward_a_port(config: Config):
+    """It shows subjects and ids: not to whom a policy lets to the metrics, nor to all where no policy works."""
+    assert config.worker.http.status_page
+    assert config.worker.http.status_host == "127.0.0.1"
+    for page in ("status-page.md", "operations.md"):
+        assert f"kubectl port-forward pod/NAME {config.worker.http.status_port}" in (ROOT / "docs" / page).read_text()
 
 
 def test_probes_ask_for_life_and_readiness_where_they_are_told(documents: list[Manifest]):

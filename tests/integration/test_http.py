@@ -130,3 +130,36 @@ async def test_after_it_is_closed_nothing_listens_and_closing_twice_is_fine(serv
 
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", server.port)) != 0
+
+
+async def test_on_the_loopback_the_page_answers_to_names_of_the_loopback_only(server):
+    """Else a site could lead a name of its own here (DNS rebinding), and read the page as if it were its own."""
+    endpoints = Endpoints(
+        host="0.0.0.0",
+        port=0,
+        registry=server.registry,
+        health=server.health,
+        page=lambda *, refreshing: f"refreshing: {refreshing}",
+        page_port=0,
+        page_host="127.0.0.1",
+    )
+    port = await endpoints.start()
+    async with aiohttp.ClientSession() as session:
+
+        async def status(name: str, port: int | None, path: str = "/") -> int:
+            async with session.get(f"http://127.0.0.1:{port}{path}", headers={"Host": name}) as answer:
+                return answer.status
+
+        for name in ("localhost", "LOCALHOST:8081", "127.0.0.1:8081", "127.0.0.2", "[::1]", "[::1]:8081"):
+            assert await status(name, endpoints.page_port) == 200, name
+        for name in (
+            "rebound.example.org",
+            "rebound.example.org:8081",
+            "127.0.0.1.example.org",
+            "localhost.example.org",
+            "10.0.0.7",
+        ):
+            assert await status(name, endpoints.page_port) == 403, name
+        assert await status("event-grid-worker", port, "/metrics") == 200
+        assert await status("event-grid-worker", port) == 404
+    await endpoints.aclose()

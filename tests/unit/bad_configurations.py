@@ -168,6 +168,12 @@ BAD = [
     Bad(
         "worker",
         "store:",
+        "http: {status_host: localhost}\nstore:",
+        "worker.yaml:4:8: http.status_host: means nothing without status_port: the page is on host and port then",
+    ),
+    Bad(
+        "worker",
+        "store:",
         "http: {host: 127}\nstore:",
         "worker.yaml:4:8: http.host: must be text; put it in quotes if it looks like a number or a word such as true",
     ),

@@ -52,7 +52,13 @@ def test_keys_that_are_left_out_have_the_documented_defaults():
         "drain_seconds": 20,
         "hand_over_seconds": 5,
     }
-    assert worker.http.model_dump() == {"host": "127.0.0.1", "port": 8080, "status_page": True, "status_port": None}
+    assert worker.http.model_dump() == {
+        "host": "127.0.0.1",
+        "port": 8080,
+        "status_page": True,
+        "status_port": None,
+        "status_host": None,
+    }
     assert worker.routes_file == Path("routes.yaml")
 
 

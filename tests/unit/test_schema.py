@@ -87,6 +87,7 @@ SEEN_ONLY_TOGETHER = (
     "is not a full host name",
     "is not the name of a container",
     "on_unknown: means nothing",
+    "means nothing without status_port",
     "cannot be verify",
     "is empty; write a path",
     "is a range that holds nothing",
