@@ -259,7 +259,7 @@ class Metrics:
         self.checkpoint_sequence = self._gauge("checkpoint_sequence_number", "Last checkpoint written.", "partition")
         self.checkpoint_age = self._gauge(
             "checkpoint_age_seconds",
-            "Since when the checkpoint is behind what is settled; 0 when it is not.",
+            "For how long the oldest of what is settled has not been in the checkpoint; 0 when all is.",
             "partition",
         )
 
@@ -280,6 +280,7 @@ class Metrics:
         """What alerts compare with, as configured."""
         self.retention.set(settings.source.retention_hours * 3600)
         self.order_late_target.set(settings.order.late_target if settings.order.window_seconds else 1)
+        self.reload_successful.set(1)  # else it would be 0 until the store is there: nothing was refused
 
     def begin_partition(self, partition: str, generation: int) -> None:
         """The partition is this process's now. What has not happened to it is 0, and not unknown."""

@@ -28,7 +28,9 @@ def known_metrics() -> dict[str, set[str]]:
     for each in vars(Metrics()).values():
         if isinstance(each, Counter | Gauge | Histogram):
             (family,) = each.describe()
-            for suffix in {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}.get(family.type, [""]):
+            for suffix in {"counter": ["_total", "_created"], "histogram": ["_bucket", "_sum", "_count"]}.get(
+                family.type, [""]
+            ):
                 known[family.name + suffix] = {*each._labelnames, *(["le"] if suffix == "_bucket" else [])}
     return known
 
