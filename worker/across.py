@@ -38,7 +38,7 @@ class Across:
     def is_to_be_noted(self, placed: Placed) -> bool:
         """Whether the event is one of the two of an expectation across subjects."""
         self._sort_rules()
-        return concerns(self._correlations, placed.event)
+        return bool(self._correlations) and concerns(self._correlations, placed.event)
 
     def _sort_rules(self) -> None:
         """As they are now: few events concern any of them, and most configurations have none."""

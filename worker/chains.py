@@ -90,11 +90,11 @@ class Job:
     """The worker wrote it itself: a digest."""
     value: bytes = NOTHING
     """What its route compares with the last delivered (`unchanged`); NOTHING: it has none, or the route does not."""
+    subject: Subject = field(init=False)
+    """What order is kept for. Asked for six times with each delivery."""
 
-    @property
-    def subject(self) -> Subject:
-        """What order is kept for."""
-        return self.delivery.released.placed.event.key
+    def __post_init__(self) -> None:
+        self.subject = self.delivery.released.placed.event.key
 
     @property
     def suspect(self) -> Hashable:

@@ -103,7 +103,7 @@ class Settling(PartitionOwner):
 
     def _note_value(self, job: Job, value: bytes) -> None:
         """What its sink has of the subject now. A late event says nothing of that: a newer one went before it."""
-        if job.delivery.released.late_by_ms is None:
+        if job.delivery.released.late_by_ms is None and self.judge.values.minds(job.delivery.sink, value):
             self.judge.values.note(job.delivery.sink, job.subject, value, now=self._now)
 
     @property

@@ -101,9 +101,13 @@ class LastValues:
         known = self._known.get(_place(sink, subject))
         return known is not None and known.value == value and now - known.at <= self._memory_seconds
 
+    def minds(self, sink: str, value: bytes) -> bool:
+        """Whether it makes a difference that the sink has this value; with most sinks it makes none."""
+        return value != NOTHING or sink in self._sinks
+
     def note(self, sink: str, subject: Subject, value: bytes, *, now: UnixSeconds) -> None:
         """The sink has this value from now on; NOTHING: it is not known what it has."""
-        if value == NOTHING and sink not in self._sinks:
+        if not self.minds(sink, value):
             return
         place = _place(sink, subject)
         if value == NOTHING and place not in self._known:
