@@ -28,7 +28,7 @@ class _Quick(MetricWrapperBase):
     def labels(self, *values: Any, **named: Any) -> Self:
         """The child with these labels."""
         child: Any = None if named else self._metrics.get(values)
-        return super().labels(*values, **named) if child is None else cast(Self, child)
+        return super().labels(*values, **named) if child is None else cast("Self", child)
 
 
 class _Counter(_Quick, Counter):
