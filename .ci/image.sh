@@ -37,7 +37,7 @@ app=$(buildah mount "$worker")/app
 mkdir -p "$app/config" "$app/.data"
 chown 10001 "$app/.data"
 cp deploy/k8s/local/config/*.yaml "$app/config"
-sed -i 's/port: 8080/port: 18080/; s/0\.0\.0\.0/127.0.0.1/' "$app/config/worker.yaml"
+sed -i 's/port: 8080/port: 18080/; s/port: 8081/port: 0/; s/0\.0\.0\.0/127.0.0.1/' "$app/config/worker.yaml"
 secret='Endpoint=sb://127.0.0.1:15672;SharedAccessKeyName=local;SharedAccessKey=any;UseDevelopmentEmulator=true;EntityPath=ml-events'
 in_pod() { buildah run --user 10001:10001 --env EVENTHUB_CONNECTION_STRING="$secret" "$@"; }
 in_pod "$hub" -- sh -c 'echo $$; exec worker local broker --port 15672 --hub ml-events --partitions 4' >"$work/hub.log" 2>&1 &

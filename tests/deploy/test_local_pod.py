@@ -29,7 +29,7 @@ EVENTS = 300
 
 
 class Pod:
-    """Containers as processes, which share the loopback as in a pod. Two ports are others: tests run side by side."""
+    """Containers as processes, which share the loopback as in a pod. Three ports are others: tests run side by side."""
 
     def __init__(self, documents: list[Manifest], folder: Path) -> None:
         self.documents = documents
@@ -38,8 +38,9 @@ class Pod:
         self.log = folder / "worker.log"
         config = mount_config(documents, self.app)
         text = config.read_text()
-        assert text.count("port: 8080") == 1
-        config.write_text(text.replace("port: 8080", f"port: {self.port}").replace("0.0.0.0", "127.0.0.1"))
+        assert text.count("port: 8080") == text.count("port: 8081") == 1
+        text = text.replace("port: 8080", f"port: {self.port}").replace("port: 8081", "port: 0")
+        config.write_text(text.replace("0.0.0.0", "127.0.0.1"))
         (self.app / ".data").mkdir()
         self._processes: list[subprocess.Popen[str]] = []
 
