@@ -103,5 +103,5 @@ No label ever names a subject, an event, an address or an error's text: what a s
 
 TAIL = """\
 Besides, `process_*` (CPU, memory, open files, `process_start_time_seconds`) and `python_info` of the Prometheus client,
-and for each counter and histogram `*_created`, when it began.
+and for each counter and histogram `*_created`, when it began: do not drop those of counters, alerts ask for them.
 """
