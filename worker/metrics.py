@@ -324,7 +324,7 @@ class Metrics:
 
     def forget_partition(self, partition: str) -> None:
         """The partition is another process's now: what this one last knew of it must not be taken for the truth."""
-        gauges = (self.held, self.in_flight, self.lag_events, self.lag_seconds, self.checkpoint_age)
+        gauges = (self.stopped, self.held, self.in_flight, self.lag_events, self.lag_seconds, self.checkpoint_age)
         order = (self.order_window, self.order_late_share)
         expect = (self.expectations_pending, self.expectations_untold)
         for gauge in (*gauges, *order, *expect, self.checkpoint_sequence, self.digest_held, self.state_bytes):
