@@ -1,32 +1,21 @@
 """Dead letters from beginning to end: real workers, a destination that refuses and then accepts, and the commands."""
 
 import asyncio
-import os
-import sys
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 import pytest
 from aiohttp import web
 
+from tests.integration.commands import command
 from tests.integration.scene import Scene, scene, traffic
 from tests.support import eventually
 
 EVENTS = 200
-
-
-class Outcome(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        return [orjson.loads(line) for line in self.out.splitlines()]
 
 
 class Destination:
@@ -73,20 +62,6 @@ async def destination(stage: Scene) -> AsyncIterator[Destination]:
         await runner.cleanup()
 
 
-async def deadletter(stage: Scene, config: str, *arguments: str, azurite: str | None = None) -> Outcome:
-    """`worker deadletter …` as an operator runs it, beside the workers."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "worker", "deadletter", *arguments),
-        *("--config", str(stage.folder / config / "worker.yaml")),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, "EVENTHUB_CONNECTION_STRING": stage.connection_string, "STORE": azurite or ""},
-    )
-    out, err = await process.communicate()
-    return Outcome(process.returncode or 0, out.decode(), err.decode())
-
-
 async def until_given_up(stage: Scene, count: int) -> None:
     async def kept() -> bool:
         return len(await stage.letters()) >= count
@@ -116,17 +91,17 @@ async def test_what_was_refused_is_replayed_under_its_key_and_leaves_the_list(
         await stage.send(messages)
         await until_given_up(stage, 20)
 
-        listed = (await deadletter(stage, "one", "list", "--json", azurite=azurite_or_none)).rows
+        listed = (await command(stage, "one", "deadletter", "list", "--json", azurite=azurite_or_none)).rows
         assert {row["event_id"] for row in listed} == set(place.refused)
         assert {(row["reason"], row["sink"], row["route"]) for row in listed} == {("rejected", "out", "everything")}
         assert all("the field x is missing" in row["detail"] for row in listed)
 
         place.accepts = True
         chosen = listed[7]
-        asked = await deadletter(stage, "one", "replay", chosen["id"][:12], azurite=azurite_or_none)
+        asked = await command(stage, "one", "deadletter", "replay", chosen["id"][:12], azurite=azurite_or_none)
         assert (asked.code, "No worker" in asked.out) == (0, False)
         await eventually(lambda: place.accepted, 30)
-        await deadletter(stage, "one", "replay", "--sink", "out", azurite=azurite_or_none)
+        await command(stage, "one", "deadletter", "replay", "--sink", "out", azurite=azurite_or_none)
         await until_gone(stage)
         await stage.family.stop([worker])
     assert place.accepted == {event: [key] for event, key in place.refused.items()}
@@ -142,7 +117,7 @@ async def test_a_worker_killed_in_the_middle_of_replays_leaves_the_rest_to_anoth
         await until_given_up(stage, EVENTS)
 
         place.accepts, place.at_most = True, 60
-        await deadletter(stage, "victim", "replay", "--all")
+        await command(stage, "victim", "deadletter", "replay", "--all")
 
         async def in_the_middle() -> bool:
             return len(place.accepted) == place.at_most and len(await stage.letters()) < EVENTS
@@ -168,11 +143,13 @@ async def test_dead_letters_are_handled_when_no_worker_runs(tmp_path: Path):
     async with scene(tmp_path) as stage, destination(stage) as place:
         await stage.family.stop([await _after_giving_up(stage, messages)])
         place.accepts = True
-        asked = await deadletter(stage, "one", "replay", "--all", "--limit", "15")
+        asked = await command(stage, "one", "deadletter", "replay", "--all", "--limit", "15")
         assert (asked.code, "No worker is running" in asked.out) == (0, True)
-        kept = (await deadletter(stage, "one", "list", "--json")).rows
+        kept = (await command(stage, "one", "deadletter", "list", "--json")).rows
         dropped = [row["id"] for row in kept[10:]]
-        assert (await deadletter(stage, "one", "drop", "--yes", *dropped)).out == "10 dead letters dropped.\n"
+        assert (
+            await command(stage, "one", "deadletter", "drop", "--yes", *dropped)
+        ).out == "10 dead letters dropped.\n"
 
         await stage.start_worker("next")
         await until_gone(stage)

@@ -1,17 +1,12 @@
 """`worker seek` and `worker lag` beside real workers: what is read again comes once more, and nothing else happens."""
 
-import asyncio
-import os
-import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import orjson
-
+from tests.integration.commands import command
 from tests.integration.scene import HUB, PARTITIONS, Scene, scene, traffic
 from tests.support import eventually
 from worker.config import SourceSettings
@@ -20,30 +15,6 @@ from worker.local.traffic import TrafficMessage
 from worker.overview import overview
 
 EVENTS = 80
-
-
-class Outcome(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        return [orjson.loads(line) for line in self.out.splitlines()]
-
-
-async def worker(stage: Scene, command: str, *arguments: str, azurite: str | None = None) -> Outcome:
-    """A command as an operator runs it, beside the workers."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "worker", command, *arguments),
-        *("--config", str(stage.folder / "one" / "worker.yaml")),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, "EVENTHUB_CONNECTION_STRING": stage.connection_string, "STORE": azurite or ""},
-    )
-    out, err = await process.communicate()
-    return Outcome(process.returncode or 0, out.decode(), err.decode())
 
 
 def with_ledger(stage: Scene) -> None:
@@ -98,17 +69,17 @@ async def test_what_is_sought_comes_once_more_and_to_a_sink_with_a_ledger_where_
         await stage.until_delivered(messages)
         await until_read(stage)
 
-        refused = await worker(stage, "seek", "--to", "earliest", "--yes", azurite=azurite)
+        refused = await command(stage, "one", "seek", "--to", "earliest", "--yes", azurite=azurite)
         assert refused.code == 1
         assert "--force" in refused.err
-        [owner] = {row["owner"] for row in (await worker(stage, "lag", "--json", azurite=azurite)).rows}
+        [owner] = {row["owner"] for row in (await command(stage, "one", "lag", "--json", azurite=azurite)).rows}
         assert f"partition 0: {owner}" in refused.err
         await stage.family.stop([first])
         assert came(stage, "audit") == came(stage, "out") == once, "a refusal changes nothing"
 
-        moved = await worker(stage, "seek", "--to", "earliest", "--yes", "--json", azurite=azurite)
+        moved = await command(stage, "one", "seek", "--to", "earliest", "--yes", "--json", azurite=azurite)
         assert (moved.code, [row["outcome"] for row in moved.rows]) == (0, ["moved"] * PARTITIONS), moved.err
-        waiting = (await worker(stage, "lag", "--json", azurite=azurite)).rows
+        waiting = (await command(stage, "one", "lag", "--json", azurite=azurite)).rows
         assert sum(row["lag_events"] for row in waiting) == len(messages)
         assert {(row["owner"], row["checkpoint"]) for row in waiting} == {(None, -1)}
         second = await stage.start_worker("two")
@@ -116,7 +87,7 @@ async def test_what_is_sought_comes_once_more_and_to_a_sink_with_a_ledger_where_
         await stage.family.stop([second])
         assert (came(stage, "audit"), came(stage, "out")) == (once + once, once)
 
-        assert (await worker(stage, "seek", "--to", "0", "--again", "--yes", azurite=azurite)).code == 0
+        assert (await command(stage, "one", "seek", "--to", "0", "--again", "--yes", azurite=azurite)).code == 0
         third = await stage.start_worker("three")
         await until_read(stage)
         await stage.family.stop([third])
@@ -136,9 +107,9 @@ async def test_a_live_worker_drains_and_goes_on_from_a_time_and_what_is_passed_o
         await stage.send(after)
         await stage.until_delivered([*before, *after])
 
-        shown = await worker(stage, "seek", "--to", middle, "--force", "--dry-run")
+        shown = await command(stage, "one", "seek", "--to", middle, "--force", "--dry-run")
         assert (shown.code, "not looked for" in shown.out) == (0, True)
-        moved = await worker(stage, "seek", "--to", middle, "--force", "--yes")
+        moved = await command(stage, "one", "seek", "--to", middle, "--force", "--yes")
         assert moved.code == 0, moved.err
 
         async def all_twice() -> bool:
@@ -151,7 +122,7 @@ async def test_a_live_worker_drains_and_goes_on_from_a_time_and_what_is_passed_o
         assert (came(stage, "audit"), came(stage, "out")) == (expected, Counter(ids(before) | ids(after)))
 
         await stage.send(skipped)
-        passed = await worker(stage, "seek", "--to", "latest", "--yes")
+        passed = await command(stage, "one", "seek", "--to", "latest", "--yes")
         assert (passed.code, "passed over" in passed.out) == (0, True)
         await until_read(stage)
         await stage.send(last)
