@@ -4,8 +4,8 @@ from pathlib import Path
 
 import yaml
 
+from tests.integration.commands import Outcome, command
 from tests.integration.scene import PARTITIONS, Scene, scene, traffic
-from tests.integration.test_seek import Outcome, worker
 from tests.support import free_port
 
 
@@ -19,7 +19,7 @@ def states(outcome: Outcome) -> dict[str, str]:
 
 
 async def doctor(stage: Scene, azurite: str) -> Outcome:
-    return await worker(stage, "doctor", "--json", azurite=azurite)
+    return await command(stage, "one", "doctor", "--json", azurite=azurite)
 
 
 async def test_what_is_well_is_said_and_what_is_not_with_what_to_do(tmp_path: Path, azurite: str):
