@@ -72,7 +72,7 @@ def in_turns(names: Sequence[Name], measure: Callable[[Name], Sample], repetitio
 def figure(values: Sequence[float], digits: int = 0) -> str:
     """The median, with the smallest and the largest."""
     low, middle, high = (f"{value:,.{digits}f}" for value in (min(values), median(values), max(values)))
-    return middle if len(values) == 1 else f"{middle} ({low}–{high})"
+    return middle if len(values) == 1 else f"{middle} ({low} to {high})"
 
 
 def machine() -> str:
