@@ -9,6 +9,9 @@ heard, provided that an attempt to renew was made just now and the store did not
 
 And others cannot renew then either. What they did not renew while the store was away for us counts as renewed when it
 came back; else the first to list would take everything. So an owner that dies meanwhile is noticed an expiry later.
+
+A process that stops offers what it has: its ownership is given up in the store, where others find it with their next
+look, and the SDK is shown it as ours still, so that it goes on reading until somebody asks for the partition.
 """
 
 import asyncio
@@ -34,6 +37,10 @@ _BEGINNING = "-1"
 """The offset before the first message, as the SDK has it."""
 _ANSWER_SECONDS = 10.0
 """The longest that a store takes to say that it is away."""
+_JITTER = 1.1
+"""The SDK looks after an interval, or up to so many times as late as that."""
+_ASKED_SECONDS = 1.0
+"""From the look of another until its request for the partition is seen here."""
 
 
 class Leases(CheckpointStore):
@@ -53,6 +60,8 @@ class Leases(CheckpointStore):
         self._expiry_seconds = expiry_seconds
         # Two intervals before others may take over.
         self._lease_seconds = expiry_seconds - 2 * balance_seconds
+        self.offer_seconds = _JITTER * balance_seconds + _ASKED_SECONDS
+        """How long an offer stands: by then whoever is there has looked, and has asked."""
         # An attempt is followed by the next one an interval later, and by its failure an answer later.
         self._attempt_seconds = 2 * (_ANSWER_SECONDS + balance_seconds)
         self._clock = clock
@@ -71,14 +80,19 @@ class Leases(CheckpointStore):
         """When the store was last away, from and to, by the wall clock; from ever when we never saw it work."""
         self._checkpoints: dict[PartitionId, int] = {}
         self._claiming = True
+        self._offered_at: float | None = None
+        self._scope: tuple[str, str, str] | None = None
+        """Whose ownership it is: namespace, hub and group, as the SDK calls them."""
         self._owner_ids: set[str] = set()
         """The names under which the SDK has claimed for this process: each client takes a new one."""
+        self._owner_id = ""
+        """The newest of them."""
         self._former_ids: set[str] = set()
 
     def valid(self, partition: PartitionId) -> bool:
         """Whether nobody else can have the partition yet."""
         renewed_at = self._renewed_at.get(partition)
-        if renewed_at is None:
+        if renewed_at is None or self._offer_is_over:
             return False
         if self._clock() - renewed_at < self._lease_seconds:
             return True
@@ -116,6 +130,37 @@ class Leases(CheckpointStore):
     def stop_claiming(self) -> None:
         """From now on the SDK can give up partitions and not take any: its client is about to close."""
         self._claiming = False
+        self._offered_at = None
+
+    async def offer(self) -> bool:
+        """Gives up all ownership in the store, while the SDK is shown it as ours until another has it.
+
+        It ends with `stop_claiming`; after `offer_seconds` no lease is valid. False, and nothing is given up, when
+        nobody is there to take it, or the store does not say.
+        """
+        if not await self.others():
+            return False
+        self._claiming = False
+        self._offered_at = self._clock()
+        await self.release()
+        return True
+
+    async def others(self) -> bool:
+        """Whether another process owns a partition, as far as the store says it now."""
+        if self._scope is None:
+            return False
+        try:
+            async with asyncio.timeout(_RELEASE_SECONDS):
+                rows = await self._store.checkpoints.list_ownership(*self._scope)
+        except (StoreUnavailable, TimeoutError):
+            return False
+        alive_since = self._wall() - self._expiry_seconds
+        theirs = {row["owner_id"] for row in rows if row["last_modified_time"] >= alive_since}
+        return bool(theirs - self._owner_ids - {""})
+
+    @property
+    def _offer_is_over(self) -> bool:
+        return self._offered_at is not None and self._clock() - self._offered_at >= self.offer_seconds
 
     def connected(self, look: Callable[[PartitionId], Link | None]) -> None:
         """A new client may claim; how to look at its links."""
@@ -141,18 +186,17 @@ class Leases(CheckpointStore):
         self, fully_qualified_namespace: str, eventhub_name: str, consumer_group: str, **kwargs: Any
     ) -> Iterable[dict[str, Any]]:
         """As the store says, but for the time when it was away; what our own closed clients still own is free."""
+        self._scope = fully_qualified_namespace, eventhub_name, consumer_group
         with self._attempt():
-            rows = list(
-                await self._store.checkpoints.list_ownership(
-                    fully_qualified_namespace, eventhub_name, consumer_group, **kwargs
-                )
-            )
+            rows = list(await self._store.checkpoints.list_ownership(*self._scope, **kwargs))
         self._note_outage()
         if not any(row["owner_id"] in self._owner_ids for row in rows):
             self._answered_at = self._wall()
         return [self._seen(dict(row)) for row in rows]
 
     def _seen(self, row: dict[str, Any]) -> dict[str, Any]:
+        if not row["owner_id"] and self._is_on_offer(row):
+            return {**row, "owner_id": self._owner_id, "last_modified_time": self._wall()}
         if row["owner_id"] not in self._owner_ids:
             self._renewed_at.pop(row["partition_id"], None)  # another's, or nobody's
         if row["owner_id"] in self._former_ids:
@@ -163,15 +207,23 @@ class Leases(CheckpointStore):
                 row["last_modified_time"] = max(row["last_modified_time"], ended)
         return row
 
+    def _is_on_offer(self, row: dict[str, Any]) -> bool:
+        """Whether it was ours when we offered it, and no other was seen to have it since."""
+        return self._offered_at is not None and row["partition_id"] in self._renewed_at
+
     async def claim_ownership(
         self, ownership_list: Iterable[dict[str, Any]], **kwargs: Any
     ) -> Iterable[dict[str, Any]]:
-        """As the store grants; an empty owner is a release."""
+        """As the store grants; an empty owner is a release. What is on offer is granted, and not written."""
         asked_at = self._clock()
-        wanted = [each for each in ownership_list if self._claiming or not each["owner_id"]]
-        self._owner_ids.update(each["owner_id"] for each in wanted if each["owner_id"])
+        asked = list(ownership_list)
+        wanted = [each for each in asked if self._claiming or not each["owner_id"]]
+        for each in wanted:
+            if each["owner_id"]:
+                self._owner_id = each["owner_id"]
+                self._owner_ids.add(self._owner_id)
         if not wanted:
-            return []
+            return [each for each in asked if self._is_on_offer(each)]
         with self._attempt():
             granted = list(await self._store.checkpoints.claim_ownership(wanted, **kwargs))
         self._answered(granted, asked_at)

@@ -116,6 +116,7 @@ class Process:
             await stop.wait()
             _log.info("stopping", partitions=len(source.claims))
             opened.health.set_ready("stopping", ok=False, detail="draining")
+            await source.hand_over()
             source.begin_stop()
             await source.stop()
             for task in working:

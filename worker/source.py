@@ -5,6 +5,7 @@ Its traps are named where they are dealt with. It decides nothing about events, 
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial
 from math import inf
@@ -34,6 +35,8 @@ _IDENTIFY_SECONDS = 600.0
 """How often the hub is asked in any case which one it is, and how many partitions it has: it may be given more."""
 _NEWS_SECONDS = 30.0
 """A held partition of which nothing was heard for so long is asked for how far it is: else its lag would be a guess."""
+_OFFERED_SECONDS = 0.2
+"""How often it is looked whether somebody has taken what a stopping process offers."""
 _RESTARTS = 3
 """How often the client is replaced for a partition before the process is."""
 _CANCEL_SECONDS = 1.0
@@ -101,6 +104,25 @@ class Source:
                 if not self._stopping:  # connect anew, or the process fails: leave nothing that goes on claiming
                     self._close_claims()
                     await self._close_client()
+
+    async def hand_over(self) -> None:
+        """Before a stop: lets others have the partitions while they are worked on here, each until it is asked for.
+
+        So one that moves pauses as it does when it is balanced, and not until the others look at ownership again.
+        Returns when all are left, when nobody is there to take any, or after `Leases.offer_seconds`.
+        """
+        self._stopping = True
+        if not await self._leases.offer():
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._leases.offer_seconds):
+                while self._working and await self._leases.others():  # noqa: ASYNC110 - the store is asked
+                    await asyncio.sleep(_OFFERED_SECONDS)
+
+    @property
+    def _working(self) -> bool:
+        """Whether there is a partition that is not being left."""
+        return not all(claim.closed for claim in self.claims.values())
 
     def begin_stop(self) -> None:
         """Claims nothing more, and begins to close every claim."""

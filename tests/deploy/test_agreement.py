@@ -127,7 +127,7 @@ def test_what_the_shipped_files_take_from_the_environment_is_in_the_pages_comman
 
 
 def test_kubernetes_waits_longer_than_the_worker_drains(documents: list[Manifest], config: Config):
-    assert pod_of(documents)["terminationGracePeriodSeconds"] > config.worker.limits.drain_seconds + 5
+    assert pod_of(documents)["terminationGracePeriodSeconds"] > config.worker.limits.drain_seconds + 10
 
 
 def test_ports_are_the_one_that_is_listened_at(documents: list[Manifest], config: Config):

@@ -125,6 +125,83 @@ def test_once_stopping_nothing_is_claimed_and_giving_up_still_works():
     run(scene())
 
 
+class Stopping:
+    """A process that owns partition 0 beside another that owns partition 1, and offers it."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.store = MemoryStore(clock=self.clock)
+        self.leases = leases_on(self.store, self.clock)
+
+    async def begin(self, *, other: bool = True) -> None:
+        await self.leases.claim_ownership([ownership("0", "me")])
+        if other:
+            await self.store.claim_ownership([ownership("1", "other")])
+        await self.sdk_sees()
+
+    async def sdk_sees(self) -> dict[str, str]:
+        return {row["partition_id"]: row["owner_id"] for row in await self.leases.list_ownership(*SCOPE)}
+
+    async def store_says(self) -> dict[str, str]:
+        return {row["partition_id"]: row["owner_id"] for row in await self.store.list_ownership(*SCOPE)}
+
+    async def sdk_claims(self) -> list[str]:
+        mine = [row for row in await self.leases.list_ownership(*SCOPE) if row["owner_id"] == "me"]
+        return [row["partition_id"] for row in await self.leases.claim_ownership([*mine, ownership("2", "me")])]
+
+    async def taken(self) -> None:
+        [row] = [row for row in await self.store.list_ownership(*SCOPE) if row["partition_id"] == "0"]
+        await self.store.claim_ownership([{**row, "owner_id": "other"}])
+
+
+def test_what_is_offered_is_free_in_the_store_and_ours_for_the_sdk_until_another_has_it():
+    async def scene():
+        process = Stopping()
+        await process.begin()
+        assert await process.leases.offer()
+        assert await process.store_says() == {"0": "", "1": "other"}
+        assert await process.sdk_claims() == ["0"]
+        assert await process.store_says() == {"0": "", "1": "other"}
+        assert process.leases.valid(ZERO)
+        await process.taken()
+        assert await process.sdk_claims() == []
+        assert await process.sdk_sees() == {"0": "other", "1": "other"}
+        assert not process.leases.valid(ZERO)
+
+    run(scene())
+
+
+def test_an_offer_ends_and_with_it_the_lease_also_when_nobody_looked():
+    async def scene():
+        process = Stopping()
+        await process.begin()
+        await process.leases.offer()
+        process.clock.now += process.leases.offer_seconds - 0.1
+        assert process.leases.valid(ZERO)
+        process.clock.now += 0.1
+        assert not process.leases.valid(ZERO)
+        process.leases.stop_claiming()
+        assert await process.sdk_claims() == []
+
+    run(scene())
+
+
+@pytest.mark.parametrize("case", ["alone", "the other has expired", "the store is away", "the store does not answer"])
+def test_nothing_is_offered_where_nobody_is_known_to_take_it(case):
+    async def scene():
+        process = Stopping()
+        await process.begin(other=case != "alone")
+        process.clock.now += EXPIRY + 1 if case == "the other has expired" else 0
+        process.store.down = case == "the store is away"
+        if case == "the store does not answer":
+            process.store.list_ownership = lambda *_: asyncio.sleep(3600)
+        assert not await process.leases.offer()
+        process.store.down = False
+        assert (await process.store_says() if case != "the store does not answer" else {"0": "me"})["0"] == "me"
+
+    run(scene())
+
+
 def test_while_the_store_is_away_the_link_carries_the_lease():
     async def scene():
         process = Renewing()
