@@ -6,7 +6,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test simulate fuzz check lint format install node sdk lock chaos pictures clean
+.PHONY: demo test simulate fuzz check lint format install node sdk lock chaos scaling pictures clean
 
 demo: install
 	$(VENV)/bin/worker demo $(ARGS)
@@ -37,6 +37,11 @@ format: install
 chaos: install $(if $(filter blob,$(STORE)),node)
 	$(PY) -m bench.chaos $(if $(EVENTS),--events $(EVENTS)) $(if $(FAULTS),--faults $(FAULTS)) \
 		$(if $(SEED),--seed $(SEED)) $(if $(STORE),--store $(STORE)) $(ARGS)
+
+# 1, 2, 4 workers and back on 16 partitions, measured: five minutes. RUNS, STORE=sqlite|blob; ARGS=--keep writes bench/SCALING.md.
+# On a machine that does nothing else, or it measures that.
+scaling: install $(if $(filter blob,$(STORE)),node)
+	$(PY) -m bench.scaling $(if $(RUNS),--runs $(RUNS)) $(if $(STORE),--store $(STORE)) $(ARGS)
 
 # What mails, cards, the status page and the dashboard's panels look like, for docs: made by the tests that look at them.
 # Needs Debian's Chromium and Prometheus.

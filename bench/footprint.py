@@ -1,8 +1,8 @@
 """What one worker needs, processor time and memory: `python -m bench.footprint [--keep]`.
 
-A local hub with four partitions holds a backlog; one worker with the limits of deploy/k8s/base owns them all, orders it
-by windows of 5 s, writes every event into a file and posts it to a receiver that answers at once. Measured from the
-process itself (/proc): Linux only. The hub, the receiver and the worker share this machine's cores.
+A local hub with four partitions (`--partitions`) holds a backlog; one worker with the limits of deploy/k8s/base owns
+them all, orders it by windows of 5 s, writes every event into a file and posts it to a receiver that answers at once.
+Measured from the process itself (/proc): Linux only. The hub, the receiver and the worker share this machine's cores.
 `--keep` writes the table into bench/FOOTPRINT.md, which the resources in deploy/k8s/base/deployment.yaml come from.
 """
 
@@ -24,7 +24,7 @@ from worker.local.receiver import Receiver, Record
 from worker.local.send import send
 from worker.local.traffic import TrafficOptions, generate
 
-PARTITIONS = 4
+_PARTITIONS = 4
 HUB = "ml-events"
 _IDLE_SECONDS = 20.0
 _LIMIT_SECONDS = 300.0
@@ -78,23 +78,24 @@ def main() -> int:
     """Measures, prints the table, and writes it when asked to."""
     parser = argparse.ArgumentParser(prog="python -m bench.footprint", description=__doc__)
     parser.add_argument("--events", type=int, default=60_000)
+    parser.add_argument("--partitions", type=int, default=_PARTITIONS)
     parser.add_argument("--keep", action="store_true")
     arguments = parser.parse_args()
-    text = report(asyncio.run(measure(arguments.events)))
+    text = report(asyncio.run(measure(arguments.events, arguments.partitions)), arguments.partitions)
     print(text)
     if arguments.keep:
         _KEPT.write_text(text)
     return 0
 
 
-def report(rows: list[Measured]) -> str:
+def report(rows: list[Measured], partitions: int = _PARTITIONS) -> str:
     """The page."""
     where = f"Python {sys.version_info.major}.{sys.version_info.minor}, {os.cpu_count()} cores"
-    told = f"{where}, shared with the hub and the receiver; one worker, {PARTITIONS} partitions."
+    told = f"{where}, shared with the hub and the receiver; one worker, {partitions} partitions."
     return "\n".join([_HEAD, "", told, "", *_TABLE, *(row.row() for row in rows), ""])
 
 
-async def measure(events: int) -> list[Measured]:
+async def measure(events: int, partitions: int) -> list[Measured]:
     """A backlog, then nothing."""
     async with AsyncExitStack() as opened:
         folder = Path(opened.enter_context(tempfile.TemporaryDirectory()))
@@ -102,7 +103,7 @@ async def measure(events: int) -> list[Measured]:
         received = opened.enter_context((folder / "received.jsonl").open("wb"))
         url = await opened.enter_async_context(Receiver(record, received))
         family = await opened.enter_async_context(children(folder))
-        connection_string = await _start_hub(family)
+        connection_string = await _start_hub(family, partitions)
         sent = generate(TrafficOptions(count=events, started_at=datetime(2026, 1, 1, tzinfo=UTC), disorder=50, seed=1))
         await send(sent, connection_string=connection_string, hub=HUB)
         worker = await _start_worker(family, folder, url, connection_string)
@@ -124,8 +125,8 @@ async def _phase(name: str, worker: Child, record: Record, events: int) -> Measu
     return Measured(name, events, seconds, cpu, after.resident_bytes, after.peak_bytes)
 
 
-async def _start_hub(family: Children) -> str:
-    arguments = ("--port", "0", "--hub", HUB, "--partitions", str(PARTITIONS))
+async def _start_hub(family: Children, partitions: int) -> str:
+    arguments = ("--port", "0", "--hub", HUB, "--partitions", str(partitions))
     hub = await family.start("hub", "local", "broker", *arguments, speaks=True)
     line = await hub.first_line(timeout_seconds=30)
     return line[line.index("Endpoint=") :]
