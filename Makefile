@@ -81,7 +81,7 @@ tests/node/node_modules/.installed: tests/node/package.json tests/node/package-l
 # Needs uv (https://docs.astral.sh/uv/); the locks are what is committed, uv's own file names the registry and is not.
 lock:
 	uv lock --quiet
-	uv export --quiet --no-header --no-annotate --no-emit-project --format requirements-txt --no-dev -o requirements/run.lock
+	uv export --quiet --no-header --no-annotate --no-emit-project --format requirements-txt --no-dev --extra otel -o requirements/run.lock
 	uv export --quiet --no-header --no-annotate --no-emit-project --format requirements-txt --only-group build -o requirements/build.lock
 	uv export --quiet --no-header --no-annotate --no-emit-project --format requirements-txt --only-group sdk -o requirements/sdk.lock
 	uv export --quiet --no-header --no-annotate --no-emit-project --format requirements-txt --group dev --group build -o requirements/dev.lock

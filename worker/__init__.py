@@ -63,6 +63,8 @@ doctor      looks at everything that a worker needs: recent at the newest messag
             what came out
 shown       what a process knows of itself, for the status page: status makes the page, plots its drawings; lately: what
             happened last
+tracing     which trace an event belongs to, and the span under way; spans: makes them, otlp: exports them, and only
+            where it is asked for; otel_environment: what OpenTelemetry's variables may say
 explain, metrics (counted: what is asked of hub and store), health, http, logs; connections: addresses and connection
             strings, before they are used; retry: back-off towards the store; standing: partitions that are not read;
             terminal: safe to print

@@ -28,6 +28,7 @@ from worker.lanes import close_sink
 from worker.lease import Leases
 from worker.ledger import Ledger
 from worker.metrics import Metrics
+from worker.otel_environment import is_disabled
 from worker.process import Opened, Process
 from worker.reload import Reloads
 from worker.retry import until_available
@@ -39,6 +40,7 @@ from worker.sinks.log import LogSettings, LogSink
 from worker.stores import HubScope, Store
 from worker.stores.blob import BlobStore
 from worker.stores.sqlite import SqliteStore
+from worker.tracing import Tracing
 from worker.way import Way
 
 _log = structlog.get_logger()
@@ -57,7 +59,7 @@ def run(config: Config) -> int:
 
     SIGHUP reads the rules again.
     """
-    logs.configure()
+    logs.configure(traced=config.worker.tracing.enabled)
     gc.freeze()
     gc.set_threshold(*_COLLECTOR)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -107,6 +109,8 @@ def _say_one(error: WorkerError) -> int:
 class Worker:
     """One process: all the parts of the configuration, wired."""
 
+    _tracing: Tracing | None = None
+
     def __init__(self, config: Config) -> None:
         self._config = config
         self._name = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:6]}"
@@ -126,6 +130,7 @@ class Worker:
             credential = await _open_credential(self._config, opened)
             self._metrics.describe(settings)
             hub = Hub(settings.source, credential, count=self._metrics.hub_request)
+            self._trace(hub.scope, opened)
             store = _build_store(self._config, hub.scope, credential, count=self._metrics.store_request)
             opened.push_async_callback(store.aclose)
             leases = Leases(
@@ -158,6 +163,7 @@ class Worker:
                 close_sink=sinks.close,
                 reloads=reloads.run,
                 shows=self._overview.run,
+                tracing=self._tracing,
             )
             await Process(self._config, parts).run(stop)
 
@@ -186,7 +192,20 @@ class Worker:
             give_up_after_seconds=give_up_after_seconds,
             metrics=self._metrics,
             ledger=way.ledger,
+            tracing=self._tracing,
         )
+
+    def _trace(self, scope: HubScope, opened: AsyncExitStack) -> None:
+        settings = self._config.worker.tracing
+        if not settings.enabled or is_disabled(os.environ):
+            return
+        # Not before it is asked for: what it brings with it need not be installed, and takes its time to import.
+        from worker.otlp import Exporting  # noqa: PLC0415
+
+        exporting = Exporting(settings, scope, self._name)
+        exporting.serve_libraries()
+        opened.push_async_callback(exporting.aclose)
+        self._tracing = exporting.spans
 
 
 class _Sinks:

@@ -248,6 +248,16 @@ class HttpSettings(Settings):
         return value
 
 
+class TracingSettings(Settings):
+    """Traces of what is delivered, for OpenTelemetry; where they go say its OTEL_* variables."""
+
+    enabled: bool = False
+    """Exports spans by OTLP over HTTP. Needs the extra: `pip install 'event-grid-worker[otel]'`."""
+    sample_ratio: float | None = Field(default=None, ge=0, le=1)
+    """The share of the traces that begin here which is exported; where an event brings its trace along, what was
+    decided there holds. Left out: what OTEL_TRACES_SAMPLER says, or all."""
+
+
 class WorkerSettings(Settings):
     """worker.yaml: how the worker runs."""
 
@@ -258,6 +268,7 @@ class WorkerSettings(Settings):
     dead_letters: DeadLetterSettings = DeadLetterSettings()
     ledger: LedgerSettings = LedgerSettings()
     http: HttpSettings = HttpSettings()
+    tracing: TracingSettings = TracingSettings()
     # Text, because a default is validated as if it stood in the file.
     routes_file: FilePath = Field(default="routes.yaml", validate_default=True)
     """What happens to events. It is read again when it changes."""

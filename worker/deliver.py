@@ -36,6 +36,7 @@ from worker.metrics import Metrics
 from worker.outcomes import Outcome
 from worker.settings import SinkSettings
 from worker.sinks import Sink
+from worker.tracing import Attempt, Tracing
 from worker.way import Way
 
 _log = structlog.get_logger()
@@ -57,8 +58,11 @@ class Lane:
         metrics: Metrics,
         ledger: Ledger | None = None,
         seed: int | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
+        """`tracing`: where it is on, each attempt is a span."""
         self.name = settings.name
+        self._tracing = tracing
         self.recent = Attempts(maxlen=ATTEMPTS)
         """The last attempts, for people who look."""
         jitter = random.Random(seed)  # noqa: S311 - spreads retries, guards nothing
@@ -225,7 +229,10 @@ class Lane:
             return None
         match turn:
             case Turn.ALONE if may_start:
-                return await self._attempt(chain, job, probe=probe)
+                if self._tracing is None:
+                    return await self._attempt(chain, job, probe=probe)
+                with self._tracing.attempt(job, self._way.settings.kind) as span:
+                    return await self._attempt(chain, job, probe=probe, span=span)
             case Turn.ASIDE:
                 self._chains.advance(chain, self._goes_aside)
             case _:
@@ -261,7 +268,7 @@ class Lane:
             job.again = False
         return job.owner.turn(job)
 
-    async def _attempt(self, chain: Chain, job: Job, *, probe: bool) -> Outcome:
+    async def _attempt(self, chain: Chain, job: Job, *, probe: bool, span: Attempt | None = None) -> Outcome:
         loop, way = asyncio.get_running_loop(), self._way
         started = loop.time()
         if job.began_at is None:
@@ -297,11 +304,13 @@ class Lane:
             outcome = self._ends.conclude(chain, job, error, acted=acted)
             if way is not self._way:
                 self._chains.hurry([chain])  # how long it is to wait says the destination before
-        self._count(job, outcome, error)
+        self._count(job, outcome, error, span)
         job.owner.attempt_ended(job)
         return outcome
 
-    def _count(self, job: Job, outcome: Outcome, error: WorkerError | None) -> None:
+    def _count(self, job: Job, outcome: Outcome, error: WorkerError | None, span: Attempt | None) -> None:
+        if span is not None:
+            span.ended(outcome, error)
         self._metrics.deliveries.labels(self.name, outcome).inc()
         if outcome is not Outcome.POSTPONED:  # nobody was asked
             self.recent.append(attempt_of(job.delivery, outcome, error, at=asyncio.get_running_loop().time()))

@@ -40,23 +40,30 @@ class Member(NamedTuple):
     entry: Entry
     size: int
     """Of the row, in bytes of JSON; about."""
+    trace: str = ""
+    """The trace that it belongs to, as a traceparent; empty: none, or nobody asked."""
 
     @classmethod
-    def of(cls, delivery: Delivery, *, number: int, group: int) -> Self:
+    def of(cls, delivery: Delivery, *, number: int, group: int, trace: str = "") -> Self:
         """A delivery joins a group."""
         entry = entry_of(delivery)
         size = len(orjson.dumps(entry.to_json()))
-        return cls(number, group, subject_id(delivery.released.placed.event.key), delivery.route, entry, size)
+        subject = subject_id(delivery.released.placed.event.key)
+        return cls(number, group, subject, delivery.route, entry, size, trace)
 
     def to_row(self) -> list[Any]:
         """As it is stored."""
-        return [self.number, self.group, self.subject, self.route, self.entry.to_json()]
+        entry = self.entry.to_json()
+        if self.trace:
+            entry["traceparent"] = self.trace  # in here, where older workers pass over it
+        return [self.number, self.group, self.subject, self.route, entry]
 
     @classmethod
     def from_row(cls, row: list[Any]) -> Self:
         """The member again."""
         number, group, subject, route, entry = row
-        return cls(number, group, subject, route, Entry.from_json(entry), len(orjson.dumps(entry)))
+        trace = str(entry.get("traceparent", ""))
+        return cls(number, group, subject, route, Entry.from_json(entry), len(orjson.dumps(entry)), trace)
 
 
 @dataclass(eq=False)

@@ -98,7 +98,7 @@ class SinkGroups:
 
     # --- an event comes
 
-    def meet(self, delivery: Delivery, *, now: float) -> Step:
+    def meet(self, delivery: Delivery, *, now: float, trace: str) -> Step:
         """What becomes of a delivery whose turn has come; JOINED: it is in a group now."""
         event = delivery.released.placed.event
         mute = self._quiet.muted(severity_of(event), now)
@@ -117,7 +117,9 @@ class SinkGroups:
             return Step.OVERFLOWS
         if self.held >= HELD_EVENTS + (_SPARE_EVENTS if self._quiet.settings.mute else 0):
             return Step.WAIT
-        self._join(self._group(because, values), delivery, due_at=due_at, now=now)
+        group = self._group(because, values)
+        member = Member.of(delivery, number=self._numbers.next(), group=group.number, trace=trace)
+        self._join(group, member, due_at=due_at, now=now)
         return Step.JOINED
 
     def _why_not_alone(self, subject: str, muted_until: float | None, now: float) -> tuple[Because, float] | None:
@@ -151,8 +153,7 @@ class SinkGroups:
     def _forget(self, group: Group) -> None:
         del self._groups[group.because, group.values], self._by_number[group.number]
 
-    def _join(self, group: Group, delivery: Delivery, *, due_at: float | None, now: float) -> None:
-        member = Member.of(delivery, number=self._numbers.next(), group=group.number)
+    def _join(self, group: Group, member: Member, *, due_at: float | None, now: float) -> None:
         if due_at is None:
             news = kind_of(member.entry) not in group.told
             due_at = self._quiet.due(now=now, told_at=group.told_at, news=news)
@@ -344,10 +345,10 @@ class Groups:
         """Whether deliveries of this sink may join a group."""
         return sink in self._sinks
 
-    def meet(self, delivery: Delivery, *, now: float) -> Step:
-        """What becomes of a delivery whose turn has come."""
+    def meet(self, delivery: Delivery, *, now: float, trace: str = "") -> Step:
+        """What becomes of a delivery whose turn has come. `trace`: what it belongs to, as a traceparent."""
         groups = self._sinks.get(delivery.sink)
-        return Step.ALONE if groups is None else groups.meet(delivery, now=now)
+        return Step.ALONE if groups is None else groups.meet(delivery, now=now, trace=trace)
 
     def close(self, now: float) -> list[Digest]:
         """What is due, as digests, which are unsent from now on."""

@@ -13,7 +13,8 @@ from typing import Protocol
 import orjson
 import structlog
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, choose_encoder
 
 from worker.errors import ConfigError
 from worker.health import Health
@@ -106,8 +107,13 @@ class Endpoints:
         body = html.encode("utf-8", "replace")
         return web.Response(body=body, content_type="text/html", charset="utf-8", headers=headers())
 
-    async def _metrics(self, _: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    async def _metrics(self, request: web.Request) -> web.Response:
+        """As who asks can read them: only OpenMetrics has exemplars."""
+        try:
+            encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        except ValueError:  # a version that is none
+            encode, content_type = generate_latest, CONTENT_TYPE_PLAIN_0_0_4
+        return web.Response(body=encode(self._registry), headers={"Content-Type": content_type})
 
     async def _livez(self, _: web.Request) -> web.Response:
         if stale := self._health.stale():

@@ -17,6 +17,7 @@ from worker.metrics import Metrics
 from worker.rules import Rules, RuleSet
 from worker.settings import SinkSettings
 from worker.sinks import Sink
+from worker.tracing import Tracing
 from worker.way import Way
 
 _log = structlog.get_logger()
@@ -46,11 +47,13 @@ class Lanes:
         drain_seconds: float,
         metrics: Metrics,
         close: Callable[[Sink], Awaitable[None]] = close_sink,
+        tracing: Tracing | None = None,
     ) -> None:
         self.rules = rules
         self._drain_seconds = drain_seconds
         self._metrics = metrics
         self._close = close
+        self._tracing = tracing
         self._tasks = asyncio.TaskGroup()
         self._running: dict[str, asyncio.Task[None]] = {}
         self._draining: dict[str, asyncio.Task[None]] = {}
@@ -89,6 +92,7 @@ class Lanes:
                 metrics=self._metrics,
                 ledger=way.ledger,
                 seed=random.getrandbits(32),  # spreads retries; a simulation seeds it
+                tracing=self._tracing,
             )
             self._start(lane)
         elif way is not None:

@@ -9,12 +9,21 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
-from worker.config import BlobStoreSettings, Config, RouteSettings, Routing, SourceSettings, WorkerSettings
+from worker.config import (
+    BlobStoreSettings,
+    Config,
+    RouteSettings,
+    Routing,
+    SourceSettings,
+    TracingSettings,
+    WorkerSettings,
+)
 from worker.connections import check_storage_connection_string, hub_address
 from worker.crosschecks import (
     Numbers,
@@ -43,6 +52,7 @@ from worker.mistakes import (
     value_at,
     without_echoes,
 )
+from worker.otel_environment import mistakes_in
 from worker.route import Late, Routes, RouteSpec
 from worker.settings import NO_ENV_NAME, Secret, SinkSettings, beside, is_env_name, secret_keys
 from worker.sinks.installed import UnusableKind, find_kind, kind_names
@@ -151,7 +161,21 @@ class _Reading:
         if value_at(document.values, ("store", "kind")) == "blob":
             check = _of_connection_string(check_storage_connection_string)
             self._check_secrets(document, ("store",), BlobStoreSettings, check)
-        return self._validated(WorkerSettings, document, ())
+        settings = self._validated(WorkerSettings, document, ())
+        if settings and settings.tracing.enabled and self._is_for_here:
+            self._check_tracing(document, settings.tracing)
+        return settings
+
+    @property
+    def _is_for_here(self) -> bool:
+        """Whether the worker is to run in this environment, and not only to be looked at."""
+        return self._secrets and self._sink_secrets and self._only_sink is None
+
+    def _check_tracing(self, document: Document, tracing: TracingSettings) -> None:
+        found = list(mistakes_in(self._environ, ratio_given=tracing.sample_ratio is not None))
+        if find_spec("opentelemetry") is None or find_spec("opentelemetry.exporter.otlp.proto.http") is None:
+            found.append("needs OpenTelemetry, which is not installed; pip install 'event-grid-worker[otel]'")
+        self.add(document, *(Finding(("tracing", "enabled"), message) for message in found))
 
     def routing(self, file: Path, late: Late, numbers: Numbers) -> Routing | None:
         """What the routes file says, or None with mistakes noted."""

@@ -16,6 +16,8 @@ import structlog
 from structlog.dev import plain_traceback
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from worker import tracing
+
 LOGGER = "worker"
 """The standard-library logger under which the worker's own lines travel, and whose level is theirs."""
 
@@ -28,6 +30,7 @@ _LIBRARY_LEVELS = {
     "azure.identity": logging.ERROR,  # each credential of a chain that is not there
     "aiohttp.access": logging.ERROR,  # probes and scrapes, every few seconds
     "asyncio": logging.WARNING,
+    "opentelemetry": logging.CRITICAL,  # each batch of spans that the collector does not take; `otlp` says it once
 }
 
 _NAMES = "access_?key|accountkey|sharedaccesssignature|client_?secret|password|x-functions-key|api-?key"
@@ -62,14 +65,18 @@ def redact(value: Any) -> Any:
     return value
 
 
-def configure(*, json: bool | None = None, level: int | str = "INFO") -> None:
-    """Sets up logging for the process; called again, it replaces what was set up. `json` None: unless at a terminal."""
+def configure(*, json: bool | None = None, level: int | str = "INFO", traced: bool = False) -> None:
+    """Sets up logging for the process; called again, it replaces what was set up. `json` None: unless at a terminal.
+
+    `traced`: lines name the trace and the span that they were written in.
+    """
     as_json = not sys.stderr.isatty() if json is None else json
     common: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
+        *([_name_trace] if traced else []),
     ]
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
@@ -100,6 +107,13 @@ def configure(*, json: bool | None = None, level: int | str = "INFO") -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         logger_factory=lambda *args: logging.getLogger(args[0] if args else LOGGER),
     )
+
+
+def _name_trace(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    span = tracing.current()
+    if span is not None:
+        event["trace_id"], event["span_id"] = span.trace_id, span.span_id
+    return event
 
 
 def _redact_all(_: WrappedLogger, __: str, event: EventDict) -> EventDict:

@@ -15,6 +15,7 @@ from worker.metrics import Metrics
 from worker.reset import Positions
 from worker.rules import Rules
 from worker.stores import HubScope, Store
+from worker.tracing import Tracing
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,3 +43,5 @@ class Parts:
     """Runs a long computation where it does not hold up the event loop."""
     clock: Callable[[], float] = time.time
     """The wall clock."""
+    tracing: Tracing | None = None
+    """None: it is off."""

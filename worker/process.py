@@ -39,6 +39,7 @@ from worker.sinks import Sink
 from worker.source import Source
 from worker.spread import Spread
 from worker.stores import Store
+from worker.tracing import Tracing
 
 _log = structlog.get_logger()
 
@@ -74,6 +75,8 @@ class Opened:
     """Works as long as the process: exchanges the rules when they change."""
     shows: Callable[[Inside], Awaitable[None]] | None = None
     """Works as long as the process: lets it be looked at."""
+    tracing: Tracing | None = None
+    """None: it is off."""
 
 
 class Process:
@@ -92,6 +95,7 @@ class Process:
             drain_seconds=config.worker.limits.drain_seconds,
             metrics=opened.metrics,
             close=opened.close_sink,
+            tracing=opened.tracing,
         )
         self._parts = self._shared_parts()
 
@@ -184,6 +188,7 @@ class Process:
             positions=Positions(opened.store, opened.hub, settings.source.on_invalid_offset),
             offload=opened.offload,
             clock=opened.clock,
+            tracing=opened.tracing,
         )
 
     async def _reachable(self, stop: asyncio.Event) -> bool:

@@ -29,6 +29,7 @@ from worker.room import Room
 from worker.sinks import Delivery
 from worker.state import Again, PartitionState
 from worker.stores import DeadLetter
+from worker.tracing import exemplar, traceparent_of
 from worker.unchanged import NOTHING
 from worker.unsettled import Open, Unsettled
 
@@ -82,7 +83,8 @@ class Settling(PartitionOwner):
             return Turn.ALONE
         if self._given_up.has_no_letter(place) or self._given_up.is_unsaved(place):
             return Turn.WAIT
-        match self.groups.meet(job.delivery, now=self._parts.clock()):
+        trace = "" if self._parts.tracing is None else traceparent_of(job.delivery.released.placed)
+        match self.groups.meet(job.delivery, now=self._parts.clock(), trace=trace):
             case Step.ALONE:
                 job.alone = True
                 return Turn.ALONE
@@ -143,7 +145,8 @@ class Settling(PartitionOwner):
         """The destination took it."""
         if job.asked:  # else the ledger knew it: it was taken at some other time
             seconds = self._parts.clock() - job.delivery.released.placed.message.enqueued_at
-            self._parts.metrics.event_seconds.labels(job.delivery.sink).observe(seconds)
+            pointer = None if self._parts.tracing is None else exemplar()
+            self._parts.metrics.event_seconds.labels(job.delivery.sink).observe(seconds, pointer)
         self._note_value(job, job.value)
         self._part_done(job.delivery.released.placed.position, job.delivery.sink)
 

@@ -39,7 +39,6 @@ def metrics() -> Iterator[Metric]:
         if isinstance(each, Counter | Gauge | Histogram):
             (family,) = each.describe()
             series = len(each._upper_bounds) + 2 if isinstance(each, Histogram) else 1
-            series += isinstance(each, Counter | Histogram)  # *_created
             yield Metric(family.name, family.type, tuple(each._labelnames), family.documentation, series)
 
 
@@ -91,9 +90,10 @@ HEAD = """\
 # Every metric
 
 Written by `tests/contract/test_metrics_page.py` from `worker/metrics.py`. They are at `/metrics` of the HTTP port, in
-the text format of Prometheus. [Alerts](../deploy/alerts/rules.yaml) watch over them, the [runbook](runbook.md) says
-what to do, and a [dashboard](dashboard.md) shows them. Gauges of a partition are told by the process that owns it, and
-go away with it, so take `max` or `sum` over processes: `max without (instance, pod) (…)`. Counters begin at 0 in each
+the text format of Prometheus or, for whoever asks for it, as OpenMetrics. [Alerts](../deploy/alerts/rules.yaml) watch
+over them, the [runbook](runbook.md) says what to do, and a [dashboard](dashboard.md) shows them. Gauges of a
+partition are told by the process that owns it, and go away with it, so take `max` or `sum` over processes: `max
+without (instance, pod) (…)`. Counters begin at 0 in each
 process: use `rate`, `increase`.
 
 ## Labels

@@ -123,7 +123,8 @@ class Scene:
             "limits": {"drain_seconds": DRAIN_SECONDS, "hand_over_seconds": 2},
             "http": {"port": self._ports[name]},
         }
-        return {section: {**keys, **changes.get(section, {})} for section, keys in settings.items()}
+        sections = {**settings, **changes}
+        return {section: {**settings.get(section, {}), **changes.get(section, {})} for section in sections}
 
     def _routes(self) -> dict[str, Any]:
         return {

@@ -32,6 +32,7 @@ from worker.rules import Rules, RuleSet
 from worker.settings import SinkSettings
 from worker.state import PartitionState
 from worker.stores import DeadLetter, HubScope
+from worker.tracing import Tracing
 
 PARTITION = PartitionId("0")
 SCOPE = HubScope("hub.test", "events", "$Default")
@@ -86,8 +87,10 @@ class Stage:
         ledger: bool = False,
         quiet: dict[str, dict[str, Any]] | None = None,
         routes: Iterable[RouteSpec] | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self._ledger = ledger
+        self._tracing = tracing
         self.store = store or MemoryStore()
         self.sinks = sinks or {"out": FakeSink()}
         self.metrics = Metrics()
@@ -131,6 +134,7 @@ class Stage:
             positions=Positions(self.store, self.hub, "stop"),
             clock=lambda: START + asyncio.get_running_loop().time(),
             offload=in_turn,
+            tracing=tracing,
         )
         self.claims: list[Claim] = []
         self.running: list[asyncio.Task[None]] = []
@@ -143,7 +147,13 @@ class Stage:
         give_up_after_seconds = settings.retry.give_up_after_seconds or 3600
         ledger = Ledger(self.store, settings, sink, by="stage", metrics=self.metrics) if self._ledger else None
         return Lane(
-            settings, sink, give_up_after_seconds=give_up_after_seconds, metrics=self.metrics, ledger=ledger, seed=1
+            settings,
+            sink,
+            give_up_after_seconds=give_up_after_seconds,
+            metrics=self.metrics,
+            ledger=ledger,
+            seed=1,
+            tracing=self._tracing,
         )
 
     @asynccontextmanager

@@ -73,8 +73,8 @@ BAD = [
     Bad(
         "worker",
         "store:",
-        "tracing: {}\nstore:",
-        "worker.yaml:4:1: tracing: there is no such key; write one of",
+        "traces: {}\nstore:",
+        "worker.yaml:4:1: traces: there is no such key; write one of",
     ),
     Bad(
         "worker",

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 from worker.errors import Gone, Rejected, Throttled, WorkerError
+from worker.tracing import Span, current, together
 
 PATIENCE_SECONDS = 1.0
 """No more than the two balance intervals that a lease keeps in hand (`lease`): 4 s unless set, 1 s at least."""
@@ -28,6 +29,7 @@ class _Waiting(NamedTuple, Generic[_T]):
     item: _T
     since: float
     done: asyncio.Future[None]
+    span: Span | None = None
 
 
 class Batcher(Generic[_T]):
@@ -68,7 +70,7 @@ class Batcher(Generic[_T]):
         Raises Throttled when it was not sent because its turn came too late. Cancelled while it waits, it is not sent.
         """
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(item, self._clock(), done))
+        self._waiting.append(_Waiting(item, self._clock(), done, current()))
         if self._sender is None:
             self._sender = asyncio.create_task(self._send_all(), name=self._name)
         await done
@@ -119,7 +121,8 @@ class Batcher(Generic[_T]):
 
     async def _send_batch(self, batch: list[_Waiting[_T]]) -> None:
         try:
-            await self._send([each.item for each in batch])
+            with together("send", [each.span for each in batch]):
+                await self._send([each.item for each in batch])
         except Rejected as error:
             if len(batch) == 1 or isinstance(error, Gone):  # which is not about what is in it
                 _tell(batch, error)

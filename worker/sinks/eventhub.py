@@ -24,6 +24,7 @@ from worker.sinks import Delivery, TokenSource
 from worker.sinks.batching import Batcher
 from worker.sinks.cloudevents import CONTENT_TYPE, structured_json, structured_text
 from worker.sinks.partitioning import partition_of
+from worker.tracing import current
 
 if TYPE_CHECKING:
     from worker.sinks.hub_link import HubLayout, HubLink, Outgoing, PartitionLink
@@ -183,7 +184,8 @@ class EventHubSink:
         from worker.sinks.hub_link import Outgoing, most_size_of, room_in, size_of  # noqa: PLC0415 - see open
 
         body, content_type = self._body(delivery)
-        message = Outgoing(body, content_type, delivery.idempotency_key, properties_of(delivery))
+        properties = {**properties_of(delivery), **_trace()}
+        message = Outgoing(body, content_type, delivery.idempotency_key, properties)
         size, room = most_size_of(message), room_in(max_bytes)
         if size > room:
             size = size_of(message)
@@ -247,6 +249,15 @@ def properties_of(delivery: Delivery) -> dict[str, str]:
     event = delivery.released.placed.event
     named = {"idempotencykey": delivery.idempotency_key, "id": event.id, "source": event.source}
     return {name: value for name, value in named.items() if value}
+
+
+def _trace() -> dict[str, str]:
+    """Under both names by which the SDKs look for it; nothing while tracing is off."""
+    span = current()
+    if span is None:
+        return {}
+    carrier = span.carrier
+    return {**carrier, "Diagnostic-Id": carrier["traceparent"]}
 
 
 def _element(delivery: Delivery) -> object:

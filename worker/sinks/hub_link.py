@@ -8,8 +8,8 @@ events. What is sent, and to which partition, is the sink's decision. See `hub` 
 import asyncio
 import re
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, TypeVar
 
 from azure.eventhub import EventData, EventDataBatch
@@ -20,6 +20,7 @@ from worker.errors import Misconfigured, Rejected, SinkUnavailable, WorkerError
 from worker.identity import AsCredential
 from worker.sinks import TokenSource
 from worker.sinks.answers import excerpt, to_hide
+from worker.tracing import current
 
 ASK_SECONDS = 20.0
 """For asking what the hub is like: two connections, each with TLS and a token to show."""
@@ -141,7 +142,8 @@ class PartitionLink:
             raise Rejected(f"sink {self._target.sink}: {len(batch) + 1} events do not fit into one batch") from None
         client = await self._connected()
         try:
-            await _bounded(client.send_batch(batch), self._send_seconds)
+            with _sending(self._target, self._partition, len(batch)):
+                await _bounded(client.send_batch(batch), self._send_seconds)
         except Exception as error:  # noqa: BLE001 - the SDK raises nearly anything, see `problem`
             reason = _why_detached(client, self._partition, error)
             await self.aclose()
@@ -191,6 +193,27 @@ async def _check_identity(tokens: TokenSource, sink: str) -> None:
         raise Misconfigured(f"sink {sink}: {error}") from None
     except SinkUnavailable as error:
         raise SinkUnavailable(f"sink {sink}: {error}") from None
+
+
+@contextmanager
+def _sending(target: Target, partition: str, count: int) -> Iterator[None]:
+    """A batch is sent inside. The SDK makes no span of it."""
+    span = current()
+    if span is None:
+        yield
+        return
+    about: dict[str, str | int] = {
+        "messaging.system": "eventhubs",
+        "messaging.operation.type": "send",
+        "messaging.operation.name": "send",
+        "messaging.destination.name": target.hub,
+        "messaging.destination.partition.id": partition,
+        "messaging.batch.message_count": count,
+    }
+    if target.namespace is not None:
+        about["server.address"] = target.namespace
+    with span.call(f"send {target.hub}", about):
+        yield
 
 
 async def _ask(client: EventHubProducerClient) -> HubLayout:

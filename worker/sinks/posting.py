@@ -23,6 +23,7 @@ from worker.errors import Misconfigured, OutcomeUnknown, Rejected, SinkUnavailab
 from worker.settings import SinkSettings
 from worker.sinks.addresses import PublicResolver, why_not_connected
 from worker.sinks.answers import excerpt, note_answer
+from worker.tracing import current
 
 _CONNECT_SECONDS = 10.0
 _ANSWER_SECONDS = 2.0  # for the body of an answer, which only decorates an error
@@ -139,6 +140,17 @@ class Poster:
         `most_bytes` of its body are read, as far as they come soon. Of more than the default the caller wants to know
         them all: they have the time that is left of the request's.
         """
+        span = current()
+        if span is None:
+            return await self._ask(method, url, body, headers, most_bytes)
+        with span.call(method, _about(method, url)) as call:
+            answer = await self._ask(method, url, body, {**headers, **call.carrier}, most_bytes)
+            call.answered(answer.status)
+            return answer
+
+    async def _ask(
+        self, method: str, url: URL, body: bytes | None, headers: Mapping[str, str], most_bytes: int
+    ) -> Answer:
         assert self._session is not None, "open() comes first"
         where = f"sink {self._sink}: {url.host}"
         try:
@@ -199,6 +211,16 @@ def url_secrets(url: URL) -> list[str]:
     """What no error may repeat of a URL that is itself a secret: the whole, and its pieces, percent-encoded or not."""
     pieces = [str(url), url.raw_path_qs, *url.raw_parts, *url.parts, *url.query.values()]
     return pieces + re.split("[&=]", url.raw_query_string)
+
+
+def _about(method: str, url: URL) -> dict[str, str | int]:
+    """What a trace may say of a request. Path and query are secrets of some destinations."""
+    found: dict[str, str | int] = {"http.request.method": method, "url.full": str(url.origin())}
+    if url.host:
+        found["server.address"] = url.host
+    if url.port:
+        found["server.port"] = url.port
+    return found
 
 
 async def _beginning(content: aiohttp.StreamReader, most_bytes: int, seconds: float | None) -> bytes:
