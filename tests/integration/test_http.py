@@ -4,7 +4,8 @@ from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
@@ -56,6 +57,28 @@ async def test_metrics_are_what_prometheus_reads(server):
         sample.name: sample.value for family in text_string_to_metric_families(text) for sample in family.samples
     }
     assert samples["worker_things_total"] == 3
+
+
+@pytest.mark.parametrize(
+    ("accept", "content_type"),
+    [
+        ("application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75", "openmetrics"),
+        ("text/plain;version=0.0.4;q=0.5,*/*;q=0.1", "text/plain"),
+        ("application/openmetrics-text; version=none", "text/plain"),
+        ("", "text/plain"),
+    ],
+)
+async def test_metrics_come_as_whoever_asks_can_read_them(server, accept, content_type):
+    labels = {"trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"}
+    Histogram("worker_lasts", "Lasts.", registry=server.registry).observe(1, labels)
+    url = f"http://127.0.0.1:{server.port}/metrics"
+    async with aiohttp.ClientSession() as session, session.get(url, headers={"Accept": accept}) as answer:
+        text = await answer.text()
+    assert content_type in answer.headers["Content-Type"]
+    assert ("trace_id" in text) == ("# EOF" in text) == (content_type == "openmetrics")
+    if content_type == "openmetrics":
+        [family] = openmetrics(text)
+        assert [sample.exemplar.labels for sample in family.samples if sample.exemplar] == [labels]
 
 
 async def test_livez_names_the_loops_that_stopped_moving(server):
