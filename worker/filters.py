@@ -87,6 +87,12 @@ class Filter:
     conditions: tuple[Condition, ...]
     groups: tuple[tuple[Condition, ...], ...]
 
+    @property
+    def subject_beginning(self) -> str:
+        """What every subject that passes begins with when it is `rooted` and its case is folded; empty: any passes."""
+        claims = (condition.claim for condition in self.conditions)
+        return next((claim.operand[0].casefold() for claim in claims if claim.operator == "subjectBeginsWith"), "")
+
     def matches(self, event: Event) -> bool:
         """Whether the event passes."""
         if self.event_types is not None and event.type.casefold() not in self.event_types:
@@ -217,7 +223,7 @@ class _Compiler:
             if not isinstance(text, str):
                 self._mistake((name,), "must be a string")
             elif text:
-                wanted = _rooted(text) if name == "subjectBeginsWith" else text
+                wanted = rooted(text) if name == "subjectBeginsWith" else text
                 test = _subject_test(matches, wanted, case_sensitive=case_sensitive)
                 claim = Claim(("subject",), name, (wanted if case_sensitive else wanted.casefold(), case_sensitive))
                 conditions.append(Condition("subject", f"{name} {_shown(text)}", _subject, test, claim))
@@ -364,13 +370,13 @@ def _subject(event: Event) -> str:
     return event.subject or ""
 
 
-def _rooted(subject: str) -> str:
+def rooted(subject: str) -> str:
     """With one leading slash: Event Grid's two schemas spell the same subject with and without."""
     return subject if subject.startswith("/") else f"/{subject}"
 
 
 def _subject_test(matches: Callable[[str, str], bool], wanted: str, *, case_sensitive: bool) -> Callable[[str], bool]:
     if case_sensitive:
-        return lambda subject: matches(_rooted(subject), wanted)
+        return lambda subject: matches(rooted(subject), wanted)
     folded = wanted.casefold()
-    return lambda subject: matches(_rooted(subject).casefold(), folded)
+    return lambda subject: matches(rooted(subject).casefold(), folded)

@@ -1,16 +1,18 @@
 """Routes: which sinks an event is for, and by which route.
 
-Compiled once from the configuration and then only asked. What a filter means is in `filters`; what happens at a sink,
-and what "late" means, is decided elsewhere: a route only carries the choice.
+Compiled once from the configuration and then only asked: an event is held only against the routes that neither its type
+nor the beginning of its subject rules out, so that a thousand routes cost little more than ten. What a filter means is
+in `filters`; what happens at a sink, and what "late" means, is decided elsewhere: a route only carries the choice.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from operator import attrgetter
 from typing import Literal, NamedTuple
 
 from worker.events import Event
-from worker.filters import Filter
+from worker.filters import Filter, rooted
 
 
 class Late(StrEnum):
@@ -64,10 +66,13 @@ class Verdict(NamedTuple):
 class _Route:
     """A route made ready to be asked often."""
 
-    def __init__(self, spec: RouteSpec) -> None:
+    def __init__(self, number: int, spec: RouteSpec) -> None:
+        self.number = number
+        """Its place among the routes."""
         self.name = spec.name
         self.filter = spec.filter
         self.event_types = None if spec.filter is None else spec.filter.event_types
+        self.beginning = "" if spec.filter is None else spec.filter.subject_beginning
         self.sources = None if spec.sources is None else frozenset(map(folded_source, spec.sources))
         self.targets = tuple(
             Target(spec.name, sink, spec.late, spec.only == "latest", spec.changed) for sink in spec.sinks
@@ -95,31 +100,65 @@ def _options(spec: RouteSpec) -> Iterator[str]:
         yield f"changed, so not when its {'.'.join(spec.changed)} is the last one delivered of its subject"
 
 
+_number = attrgetter("number")
+
+
+class _ByBeginning:
+    """Some routes, by what their filter wants the subject to begin with."""
+
+    def __init__(self, routes: Iterable[_Route]) -> None:
+        self._of_any_subject: list[_Route] = []
+        self._beginning_with: dict[str, list[_Route]] = {}
+        for route in routes:
+            if route.beginning:
+                self._beginning_with.setdefault(route.beginning, []).append(route)
+            else:
+                self._of_any_subject.append(route)
+        # There are few lengths, however many routes: the subject is cut to each, and looked up.
+        self._lengths = sorted({len(beginning) for beginning in self._beginning_with})
+
+    def of(self, subject: str) -> Sequence[_Route]:
+        """Those that the subject, with its slash and its case folded, does not rule out; in no order."""
+        found = self._of_any_subject
+        for length in self._lengths:
+            if length > len(subject):
+                break
+            if routes := self._beginning_with.get(subject[:length]):
+                found = found + routes  # another list: this one is asked again
+        return found
+
+
+_NONE = _ByBeginning(())
+
+
 class Routes:
     """All routes, in their order: for a sink that several of them name, the first that matches counts."""
 
     def __init__(self, specs: Iterable[RouteSpec]) -> None:
-        self._routes = [_Route(spec) for spec in specs]
-        named = {event_type for route in self._routes for event_type in route.event_types or ()}
-        # An event is held only against the routes that its type does not rule out.
-        self._by_type = {
-            event_type: [
-                route for route in self._routes if route.event_types is None or event_type in route.event_types
-            ]
-            for event_type in named
-        }
-        self._of_any_type = [route for route in self._routes if route.event_types is None]
+        self._routes = [_Route(number, spec) for number, spec in enumerate(specs)]
+        by_type: dict[str, list[_Route]] = {}
+        for route in self._routes:
+            for event_type in route.event_types or ():
+                by_type.setdefault(event_type, []).append(route)
+        self._by_type = {event_type: _ByBeginning(routes) for event_type, routes in by_type.items()}
+        self._of_any_type = _ByBeginning(route for route in self._routes if route.event_types is None)
         self.some_want_latest = any(target.only_latest for route in self._routes for target in route.targets)
         """Whether it matters to any of them what is released together."""
 
     def match(self, event: Event) -> tuple[Target, ...]:
         """Every sink the event is for, each once, in the order of the routes."""
         targets: dict[str, Target] = {}
-        for route in self._by_type.get(event.type.casefold(), self._of_any_type):
+        for route in self._not_ruled_out(event):
             if route.matches(event):
                 for target in route.targets:
                     targets.setdefault(target.sink, target)
         return tuple(targets.values())
+
+    def _not_ruled_out(self, event: Event) -> list[_Route]:
+        """The routes that are worth asking, in their order."""
+        subject = rooted(event.subject or "").casefold()
+        of_type = self._by_type.get(event.type.casefold(), _NONE).of(subject)
+        return sorted([*of_type, *self._of_any_type.of(subject)], key=_number)
 
     def explain(self, event: Event) -> list[Verdict]:
         """What each route makes of the event, and why; the sinks are those of `match`."""
