@@ -1,4 +1,4 @@
-"""What a partition's state and memory cost for 100,000 subjects: `python -m bench.state`.
+"""What a partition's state and memory cost for 100,000 subjects: a table of `python -m bench stages`.
 
 One partition takes in 1,000 events a second for a while, on SQLite in a temporary folder; then another owner restores
 it. "Held up" is the longest time in which the event loop could do nothing else, seen by a task that only yields.
@@ -6,7 +6,6 @@ it. "Held up" is the longest time in which the event loop could do nothing else,
 
 import asyncio
 import random
-import sys
 import tempfile
 import time
 from collections.abc import Awaitable
@@ -80,12 +79,12 @@ async def save(recall: Recall, state_bytes: list[int]) -> PartitionState:
     """What the keeper does, but for the write of the state itself."""
     state = PartitionState(generation=1, owner="bench", **await recall.write(recall.snapshot()))
     state_bytes.append(len(codec.encode(state)))
-    recall.saved(state)
+    await recall.saved(state)
     return state
 
 
-async def measure(store: SqliteStore) -> list[tuple[str, str]]:
-    """Rows of the table."""
+async def measured(store: SqliteStore) -> list[tuple[str, str]]:
+    """On this store."""
     judge, metrics, watch, sizes = Judge(window_seconds=0, memory_seconds=DAY_SECONDS), Metrics(), LoopWatch(), [0]
     recall = new_recall(judge, store, metrics, 1)
     for number in range(SUBJECTS):
@@ -114,7 +113,7 @@ async def measure(store: SqliteStore) -> list[tuple[str, str]]:
     async with asyncio.timeout(60):
         await watch.during(renewed())
     renewing.cancel()
-    rows = [
+    found = [
         ("hot state, bytes, largest of a write", f"{max(sizes):,}"),
         ("a save's memory at 1,000 events/s, ms, longest", f"{max(seconds_of_saves) * 1000:.0f}"),
         ("whole part, bytes", f"{_written(metrics) - before:,.0f}"),
@@ -126,7 +125,7 @@ async def measure(store: SqliteStore) -> list[tuple[str, str]]:
     await watch.during(new_recall(later, store, metrics, 2).restore(state))
     assert sum(rows.number for rows in later.walk()) == sum(rows.number for rows in judge.walk())
     return [
-        *rows,
+        *found,
         ("rows: subjects and duplicates", f"{sum(rows.number for rows in later.walk()):,}"),
         ("restore, ms", f"{(time.perf_counter() - began) * 1000:.0f}"),
         ("restore, loop held up at most, ms", f"{watch.longest * 1000:.1f}"),
@@ -138,18 +137,12 @@ def _written(metrics: Metrics) -> float:
     return metrics.registry.get_sample_value("worker_memory_written_bytes_total", labels) or 0.0
 
 
-async def main() -> None:
-    """Prints the table."""
+async def rows() -> list[tuple[str, str]]:
+    """What costs how much."""
     with tempfile.TemporaryDirectory() as folder:
         store = SqliteStore(Path(folder) / "worker.db", HubScope("bench", "bench", "bench"))
         await store.open()
         try:
-            rows = await measure(store)
+            return await measured(store)
         finally:
             await store.aclose()
-    for what, figure in rows:
-        sys.stdout.write(f"{what:<50} {figure:>12}\n")
-
-
-if __name__ == "__main__":
-    asyncio.run(main())

@@ -49,7 +49,7 @@ _FAILED, _WRONG_INPUT, _WATCHDOG = 1, 2, 3
 """Exit codes; 0: stopped as asked."""
 _COLLECTOR = (50_000, 20, 100)
 """Python's collector looks at all that is remembered each time it runs in full: with its own thresholds it held up the
-loop for 0.3 to 0.9 s at 100,000 subjects, with these for 0.02 s (`python -m bench.state`)."""
+loop for 0.3 to 0.9 s at 100,000 subjects, with these for 0.02 s (`python -m bench stages`)."""
 _LOOP_LIMIT_SECONDS = 30.0
 """A loop that has not moved for so long is stuck: /livez says so, and the kubelet restarts the process."""
 

@@ -1,0 +1,261 @@
+"""What grows: subjects, events held, a backlog, partitions of one process: `python -m bench growth`.
+
+The first three on one partition's real pipeline in this process (`plumbing`), by processor time; the last with a real
+worker on the local hub, by its peak of resident memory (/proc: Linux only).
+"""
+
+import asyncio
+import gc
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+import yaml
+
+from bench.footprint import HUB, usage
+from bench.made import PER_SECOND, START, messages
+from bench.plumbing import Plumbing, plumbing
+from bench.report import Section, Table, Target, figure
+from worker.decode import decode
+from worker.duplicates import Verdict
+from worker.events import Event, Message, OrderKey, OrderKind, Placed, Position, Subject, UnixSeconds
+from worker.judge import Judge
+from worker.keys import data_digest, duplicate_key
+from worker.local.children import Child, Children, children
+from worker.local.send import send
+from worker.local.traffic import TrafficOptions, generate
+from worker.memory import Rows
+from worker.order import Remembered
+from worker.progress import Progress
+
+SUBJECTS = (1_000, 10_000, 100_000, 1_000_000)
+HELD = (100, 1_000, 10_000, 100_000)
+SLICE = 10_000
+"""Events of one measurement."""
+BACKLOG, PART = 1_000_000, 100_000
+FEW_SUBJECTS, FEW_HELD = 1_000, 100
+FLAT, LIMIT_BYTES = 1.5, 512 * 2**20
+PARTITIONS, EVERYWHERE = 32, 96_000
+"""As many events as the worker asks for ahead, in every partition."""
+_REMEMBERED = 200_000
+"""The most subjects that a partition remembers (worker/order.py)."""
+_DAY_SECONDS = 86_400.0
+_LIMIT_SECONDS = 240.0
+_MIB = 2**20
+_TOLD = f"""\
+Subjects and held events: one partition's pipeline and lane in this process, without hub and store, with a sink that
+accepts at once and sees that nothing is missing or out of order; processor time per event, of {SLICE:,} events in
+turns, made before. Before that, so many subjects were remembered (a partition remembers {_REMEMBERED:,}; of more,
+the oldest are forgotten), or so many events held. The backlog goes once, in parts of {PART:,}, through what a
+partition remembers, without routes and lane, which have no memory of what is done: decoded, compared with copies,
+ordered with {FEW_HELD} held, settled; the making of its messages is in the figure. Bytes are those by which
+resident memory grew, of events of 900 bytes. Partitions: a worker on the local hub owns all {PARTITIONS} with a
+backlog of {EVERYWHERE:,} events and the limits as they are shipped, and writes to a file; the peak is the kernel's.
+Larger messages take more."""
+
+
+class Grown(NamedTuple):
+    """A pipeline with something in it."""
+
+    name: str
+    number: int
+    pipe: Plumbing
+    subjects: int
+    held: int
+    bytes_each: float
+
+
+def measure(repetitions: int) -> Section:
+    """All of it."""
+    rows, targets = asyncio.run(_in_process(repetitions))
+    parts = _backlog()
+    peak, seconds = asyncio.run(_partitions())
+    flat = max(parts) / min(parts)
+    backlog = (f"backlog of {BACKLOG:,}", figure([each * 1e6 for each in parts], 1), "")
+    wide = Table(
+        ("one process", "events", "took", "peak of memory"),
+        [(f"{PARTITIONS} partitions", f"{EVERYWHERE:,}", f"{seconds:.0f} s", f"{peak / _MIB:.0f} MiB")],
+    )
+    targets = [
+        *targets,
+        Target(f"time per event over a backlog of {BACKLOG:,}", f"within {FLAT} times", f"{flat:.2f}", flat <= FLAT),
+        Target(f"{PARTITIONS} partitions", "< 512 MiB", f"{peak / _MIB:.0f} MiB", peak < LIMIT_BYTES),
+    ]
+    head = ("one partition", "µs of processor time per event", "bytes each")
+    return Section("Growth", _TOLD, [Table(head, [*rows, backlog]), wide], targets)
+
+
+# --- one partition
+
+
+async def _in_process(repetitions: int) -> tuple[list[tuple[str, ...]], list[Target]]:
+    async with AsyncExitStack() as opened:
+        grown = [await _remembering(opened, number) for number in SUBJECTS]
+        grown += [await _holding(opened, number) for number in HELD]
+        samples: dict[str, list[float]] = {each.name: [] for each in grown}
+        for turn in range(repetitions):
+            for each in grown if turn % 2 == 0 else reversed(grown):
+                samples[each.name].append(await _slice(each))
+    rows = [
+        (
+            each.name,
+            figure([one * 1e6 for one in samples[each.name]], 1),
+            f"{each.bytes_each:,.0f}" if _tells(each) else "",
+        )
+        for each in grown
+    ]
+    return rows, [_flat(what, samples, grown) for what in ("subjects", "held")]
+
+
+def _tells(each: Grown) -> bool:
+    """Whether there are enough of them to say what one takes."""
+    return each.number >= 10_000
+
+
+def _flat(what: str, samples: dict[str, list[float]], grown: Sequence[Grown]) -> Target:
+    medians = [median(samples[each.name]) for each in grown if what in each.name]
+    times = max(medians) / min(medians)
+    return Target(f"time per event over {what}", f"within {FLAT} times", f"{times:.2f}", times <= FLAT)
+
+
+async def _remembering(opened: AsyncExitStack, number: int) -> Grown:
+    """So many subjects have had their events."""
+    pipe = await opened.enter_async_context(plumbing(window_seconds=FEW_HELD / PER_SECOND, held=2 * HELD[-1]))
+    before = _resident()
+    for first in range(0, number, 1_000):
+        pipe.pipeline.judge.remember(Rows(subjects=[_remembered(each) for each in range(first, first + 1_000)]))
+    bytes_each = (_resident() - before) / min(number, _REMEMBERED)
+    await _put(pipe, FEW_HELD, subjects=number)
+    return Grown(f"{number:,} subjects", number, pipe, number, FEW_HELD, bytes_each)
+
+
+def _remembered(number: int) -> Remembered:
+    """As it comes from an earlier life; that the names are not those of the events costs an entry as new ones do."""
+    key = OrderKey(OrderKind.TIME, f"2025-12-31T00:00:00.{number:07d}Z")
+    return Remembered(Subject("/source", f"experiments/runs/run_{number:08d}"), key, UnixSeconds(START - 1))
+
+
+async def _holding(opened: AsyncExitStack, number: int) -> Grown:
+    """So many events wait for their turn."""
+    pipe = await opened.enter_async_context(plumbing(window_seconds=number / PER_SECOND, held=2 * number))
+    before = _resident()
+    await _put(pipe, number, subjects=FEW_SUBJECTS)
+    while pipe.pipeline.judge.orderer.held < number:  # noqa: ASYNC110 - nobody announces it
+        await asyncio.sleep(0.01)
+    return Grown(f"{number:,} held", number, pipe, FEW_SUBJECTS, number, (_resident() - before) / number)
+
+
+async def _put(pipe: Plumbing, count: int, *, subjects: int) -> None:
+    await pipe.put(messages(pipe.taken, count, subjects=subjects))
+
+
+async def _slice(grown: Grown) -> float:
+    """Processor seconds per event: as many go in as come out."""
+    pipe = grown.pipe
+    coming = list(messages(pipe.taken, SLICE, subjects=grown.subjects))
+    gc.collect()
+    began = time.process_time()
+    await pipe.put(coming)
+    await pipe.sink.has(pipe.taken - grown.held)
+    return (time.process_time() - began) / SLICE
+
+
+def _backlog() -> list[float]:
+    """Processor seconds per event of each part of it."""
+    judge = Judge(window_seconds=FEW_HELD / PER_SECOND, memory_seconds=_DAY_SECONDS)
+    progress, parts = Progress(), []
+    for first in range(0, BACKLOG, PART):
+        began, out = time.process_time(), 0
+        for message in messages(first, PART, subjects=FEW_SUBJECTS):
+            out += _judge(judge, progress, message)
+        parts.append((time.process_time() - began) / PART)
+        assert out == PART - (FEW_HELD if not first else 0), "an event is missing"
+    assert progress.unsettled == judge.orderer.held == FEW_HELD
+    return parts
+
+
+def _judge(judge: Judge, progress: Progress, message: Message) -> int:
+    """One message comes, and what is due is settled at once; how many were."""
+    now = message.enqueued_at
+    released = judge.orderer.due(now=now, at_most=PART)
+    for each in released:
+        placed = each.placed
+        progress.settle(placed.position)
+        judge.settled(placed.position, placed.duplicate_key, placed.digest)
+    elements = decode(message)
+    progress.begin(message.sequence_number, message.offset, len(elements))
+    for index, event in enumerate(elements):
+        assert isinstance(event, Event)
+        position = Position(message.sequence_number, index)
+        placed = Placed(event, message, position, duplicate_key(event), data_digest(event))
+        assert judge.see(placed, now=now) is Verdict.NEW
+        assert judge.add(placed, now=now) is None, "an event was late"
+    return len(released)
+
+
+def _resident() -> int:
+    """Of this process, in bytes."""
+    gc.collect()
+    return usage(os.getpid()).resident_bytes
+
+
+# --- many partitions
+
+
+async def _partitions() -> tuple[int, float]:
+    """The peak of a worker's memory that owns them all, and the seconds until it was through."""
+    async with AsyncExitStack() as opened:
+        folder = Path(opened.enter_context(tempfile.TemporaryDirectory()))
+        family = await opened.enter_async_context(children(folder))
+        connection_string = await _start_hub(family)
+        sent = generate(TrafficOptions(count=EVERYWHERE, started_at=datetime(2026, 1, 1, tzinfo=UTC), seed=1))
+        await send(sent, connection_string=connection_string, hub=HUB)
+        worker, out = await _start_worker(family, folder, connection_string)
+        began = time.monotonic()
+        await _until_written(out, sum(len(each.events) for each in sent))
+        seconds, peak = time.monotonic() - began, usage(worker.pid).peak_bytes
+        await family.stop([worker])
+    return peak, seconds
+
+
+async def _until_written(out: Path, wanted: int) -> None:
+    """Each event is a line."""
+    lines = 0
+    async with asyncio.timeout(_LIMIT_SECONDS):
+        while not out.exists():  # noqa: ASYNC110, ASYNC240 - another process writes it
+            await asyncio.sleep(0.1)
+        with out.open("rb") as file:
+            while lines < wanted:
+                lines += file.read().count(b"\n")
+                await asyncio.sleep(0.1)
+    assert lines == wanted, f"{lines:,} lines of {wanted:,}"
+
+
+async def _start_hub(family: Children) -> str:
+    arguments = ("--port", "0", "--hub", HUB, "--partitions", str(PARTITIONS))
+    hub = await family.start("hub", "local", "broker", *arguments, speaks=True)
+    line = await hub.first_line(timeout_seconds=30)
+    return line[line.index("Endpoint=") :]
+
+
+async def _start_worker(family: Children, folder: Path, connection_string: str) -> tuple[Child, Path]:
+    settings = {
+        "source": {"connection_string_env": "EVENTHUB_CONNECTION_STRING", "hub": HUB},
+        "store": {"kind": "sqlite", "path": "worker.db"},
+        "http": {"port": 0},
+    }
+    routing = {
+        "sinks": [{"name": "out", "kind": "file", "path": "out.jsonl"}],
+        "routes": [{"name": "everything", "sinks": ["out"]}],
+    }
+    (folder / "worker.yaml").write_text(yaml.safe_dump(settings))
+    (folder / "routes.yaml").write_text(yaml.safe_dump(routing))
+    environment = {"EVENTHUB_CONNECTION_STRING": connection_string}
+    worker = await family.start("worker", "run", "--config", str(folder / "worker.yaml"), environment=environment)
+    return worker, folder / "out.jsonl"
