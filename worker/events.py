@@ -104,11 +104,12 @@ class Event:
     order_key: OrderKey
     order_defect: str | None = None
     """Why a stronger order key that is present could not be used ("sequencer", "time"); counted, not an error."""
+    key: Subject = field(init=False, repr=False, compare=False)
+    """Its place in the order stage. Kept, because every stage asks for it."""
 
-    @property
-    def key(self) -> Subject:
-        """Its place in the order stage."""
-        return Subject((self.source or "").casefold(), self.subject or "")
+    def __post_init__(self) -> None:
+        """Makes what is asked for often."""
+        object.__setattr__(self, "key", Subject((self.source or "").casefold(), self.subject or ""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +136,12 @@ class Placed:
     """What re-sent copies are recognised by: `keys.duplicate_key` and `keys.data_digest`."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Released:
-    """An event whose turn has come."""
+    """An event whose turn has come.
+
+    Nobody changes it. It is not frozen, because to make a frozen one takes three times as long, and each event has one.
+    """
 
     placed: Placed
     late_by_ms: int | None = None

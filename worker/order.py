@@ -28,18 +28,22 @@ class Remembered(NamedTuple):
     released_at: UnixSeconds
 
 
-_Queue = list[tuple[str, int, Placed, str]]
-"""Held events of one subject and one kind of key: a heap by key, then by arrival; last the digest of the data."""
+_Heap = list[tuple[str, int, Placed, str]]
+"""Held events of one subject and one kind of key: by key, then by arrival; last the digest of the data."""
 
 
 class _Subject:
     """What is held of a subject, and the newest of it that was released."""
 
-    __slots__ = ("again", "key", "kind", "queues", "release", "released_at", "text")
+    __slots__ = ("again", "first_kind", "heap", "key", "kind", "others", "release", "released_at", "text")
 
-    def __init__(self, key: Subject) -> None:
+    def __init__(self, key: Subject, first_kind: OrderKind) -> None:
         self.key = key
-        self.queues: dict[OrderKind, _Queue] = {}
+        self.first_kind = first_kind
+        self.heap: _Heap = []
+        """Of the first kind of key that its events had: nearly always the only one."""
+        self.others: dict[OrderKind, _Heap] | None = None
+        """Of the other kinds; None while there was none."""
         self.again = 0
         """How many of the held are read again: they were released in an earlier life, and must not be overtaken."""
         self.kind: OrderKind | None = None
@@ -47,6 +51,19 @@ class _Subject:
         self.text = ""
         self.released_at = UnixSeconds(0.0)
         self.release = 0
+
+    def heap_of(self, kind: OrderKind) -> _Heap:
+        """Where events with this kind of key wait."""
+        if kind is self.first_kind:
+            return self.heap
+        if self.others is None:
+            self.others = {}
+        return self.others.setdefault(kind, [])
+
+    @property
+    def holds(self) -> bool:
+        """Whether anything of it is held."""
+        return bool(self.heap) or (self.others is not None and any(self.others.values()))
 
 
 def _row(subject: _Subject) -> Remembered:
@@ -104,7 +121,7 @@ class Orderer:
     def oldest_enqueued(self) -> UnixSeconds | None:
         """When the hub had the oldest of the held; None while nothing is held. Looks through all of its subject."""
         for _, arrival, _, kind, subject in self._due:
-            for _, other, placed, _ in subject.queues.get(kind, ()):
+            for _, other, placed, _ in subject.heap_of(kind):
                 if other == arrival:
                     return placed.message.enqueued_at
         return None  # entries without an event go by: those that left with another's turn, or when there was no room
@@ -126,7 +143,7 @@ class Orderer:
         text = f"{arrival:016x}" if value is None else value
         subject = self._subjects.get(key)
         if subject is None:
-            self._subjects[key] = subject = _Subject(key)
+            self._subjects[key] = subject = _Subject(key, kind)
         elif text < subject.text and kind is subject.kind and not in_order and not self._too_old(subject):
             self.late.setdefault(placed.position, max(0, round((now - subject.released_at) * 1000)))
         if self.late and placed.position in self.late:
@@ -136,11 +153,8 @@ class Orderer:
         elif in_order:
             self._again.add(arrival)
             subject.again += 1
-        queue = subject.queues.get(kind)
-        if queue is None:
-            subject.queues[kind] = [(text, arrival, placed, data_digest)]
-        else:
-            heappush(queue, (text, arrival, placed, data_digest))
+        heap = subject.heap if kind is subject.first_kind else subject.heap_of(kind)
+        heappush(heap, (text, arrival, placed, data_digest))
         self._due.append((now, arrival, text, kind, subject))
         self._held += 1
         return None
@@ -181,7 +195,7 @@ class Orderer:
     def restore(self, memory: Iterable[Remembered]) -> None:
         """Takes over what `remembered` gave in an earlier life; of one subject the last counts."""
         for key, (kind, value), released_at in memory:
-            subject = self._subjects.setdefault(key, _Subject(key))
+            subject = self._subjects.setdefault(key, _Subject(key, kind))
             self._note(subject, kind, value or "", released_at)
 
     def _move_clock(self, now: UnixSeconds) -> UnixSeconds:
@@ -192,23 +206,24 @@ class Orderer:
 
     def _release(self, *, until: float, room: int) -> list[Released]:
         """Serves the entries due by `until`, oldest first: each event with what its queue holds up to its key."""
-        due, gone, released = self._due, self._gone, list[Released]()
+        due, gone, again, late = self._due, self._gone, self._again, self.late
+        window_seconds, released = self.window_seconds, list[Released]()
         while due and room > 0:
             arrived_at, arrival, text, kind, subject = due[0]
-            if arrived_at + self.window_seconds > until:
+            if arrived_at + window_seconds > until:
                 break
-            queue, last, served = subject.queues[kind], text, False
+            heap, last, served = subject.heap_of(kind), text, False
             while room and not served:
-                last, other, placed, data_digest = heappop(queue)
-                released.append(Released(placed, self.late.get(placed.position), data_digest, bool(queue)))
+                last, other, placed, data_digest = heappop(heap)
+                late_by_ms = late.get(placed.position) if late else None
+                released.append(Released(placed, late_by_ms, data_digest, bool(heap)))
                 room -= 1
-                subject.again -= other in self._again
-                self._again.discard(other)
                 if other != arrival:
                     gone.add(other)
-                served = not queue or queue[0][0] > text
-            if not queue:
-                del subject.queues[kind]
+                if again and other in again:
+                    again.remove(other)
+                    subject.again -= 1
+                served = not heap or heap[0][0] > text
             self._remember(subject, kind, last)
             if served:  # else no room: the entry stays first, and its rest comes next time
                 due.popleft()
@@ -260,5 +275,5 @@ class Orderer:
         ):
             key, subject = remembered.popitem(last=False)
             subject.kind = None
-            if not subject.queues:
+            if not subject.holds:
                 del self._subjects[key]
