@@ -35,6 +35,9 @@ class FakeOwner:
         self.letters: dict[str, tuple[str, str]] = {}
         """What was given up: id to reason and detail."""
 
+    def starts_at_once(self, job: Job) -> bool:
+        return False
+
     async def may_start(self, job: Job) -> bool:
         return self.lease
 

@@ -42,6 +42,13 @@ class Owner(Protocol):
         """Whether the partition is surely still ours."""
         ...
 
+    def starts_at_once(self, job: "Job", /) -> bool:
+        """Whether this may be tried now and that is certain without waiting: then `may_start` is not asked.
+
+        As there, True is followed by an attempt; False says nothing.
+        """
+        ...
+
     async def may_start(self, job: "Job", /) -> bool:
         """Whether this may be tried now: the partition is surely still ours. True is followed by an attempt."""
         ...
@@ -168,7 +175,8 @@ class Chains:
     """All that waits in one lane or is being tried."""
 
     def __init__(self, queued: Gauge) -> None:
-        self._queued = queued
+        self._queued = 0
+        queued.set_function(lambda: self._queued)  # counted with every event, asked for with every scrape
         self._of: dict[int, dict[Subject, Chain]] = {}
         self._emptied = asyncio.Event()
         """Set when the last one of an owner has gone."""
@@ -203,7 +211,7 @@ class Chains:
             chain = chains[job.subject] = Chain(job.owner, job.subject)
             self._ready.put_nowait(chain)
         chain.jobs.append(job)
-        self._queued.inc()
+        self._queued += 1
 
     async def take(self) -> Chain:
         """The next chain in turn. It may be emptied by others while it is in the taker's hand."""
@@ -228,10 +236,10 @@ class Chains:
     def advance(self, chain: Chain, goes_aside: Callable[[Job], bool]) -> None:
         """The first one is done with, and those after it that go aside: the next one's turn comes."""
         chain.jobs.popleft()
-        self._queued.dec()
+        self._queued -= 1
         while chain.jobs and goes_aside(chain.jobs[0]):
             chain.jobs.popleft()
-            self._queued.dec()
+            self._queued -= 1
         if chain.jobs:
             self._ready.put_nowait(chain)
         else:
@@ -239,7 +247,7 @@ class Chains:
 
     def drop(self, chain: Chain) -> None:
         """Forgets a chain that is in the caller's hand."""
-        self._queued.dec(len(chain.jobs))
+        self._queued -= len(chain.jobs)
         chain.jobs.clear()
         self._remove(chain)
 
@@ -257,7 +265,7 @@ class Chains:
             if not tried:
                 self._remove(chain)
         self._ready.forget(owner, all_chains=True)
-        self._queued.dec(len(taken))
+        self._queued -= len(taken)
         return taken
 
     def take_first(self, condition: Callable[[Job], bool]) -> list[Job]:
@@ -275,7 +283,7 @@ class Chains:
             self._remove(chain)
         for owner in {id(chain.owner): chain.owner for chain in emptied}.values():
             self._ready.forget(owner, all_chains=False)
-        self._queued.dec(len(taken))
+        self._queued -= len(taken)
         return taken
 
     def _remove(self, chain: Chain) -> None:

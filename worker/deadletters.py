@@ -57,7 +57,7 @@ def from_bad_event(message: Message, index: int | None, bad: BadEvent) -> DeadLe
         source=None,
         body=message.body,
         content_type=message.content_type,
-        properties=message.properties or {},
+        properties={_text(name): value for name, value in (message.properties or {}).items()},
         enqueued_at=message.enqueued_at,
     )
 
@@ -211,3 +211,8 @@ class Expiry:
         if error != self._said:
             self._said = error
             _log.warning("old dead letters not deleted, trying again in an hour", error=error)
+
+
+def _text(name: str | bytes) -> str:
+    """The SDK gives names as bytes, whatever the sender wrote."""
+    return name.decode("utf-8", "backslashreplace") if isinstance(name, bytes) else name

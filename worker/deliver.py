@@ -11,6 +11,7 @@ afterwards goes the new `way`. Which lanes there are says `lanes`.
 
 import asyncio
 import random
+from functools import partial
 
 import structlog
 
@@ -165,7 +166,7 @@ class Lane:
     async def _work(self) -> None:
         while not self._too_many():
             chain = await self._chains.take()
-            probe = await self._turn(chain)
+            probe = False if self._is_open else await self._turn(chain)
             if self._too_many() and not probe:  # the concurrency was lowered meanwhile
                 chain.turned_away = True
                 self._chains.later(chain, 0.0)
@@ -180,6 +181,11 @@ class Lane:
 
     def _too_many(self) -> bool:
         return self._workers > self._concurrency
+
+    @property
+    def _is_open(self) -> bool:
+        """Whether an attempt need not wait for anything."""
+        return self._breaker.flow is Flow.FREE and not self._pace_seconds and self._way.limited is None
 
     async def _turn(self, chain: Chain) -> bool:
         """Waits until an attempt may begin; True when it is a probe."""
@@ -218,8 +224,10 @@ class Lane:
             return None  # withdrawn, shed or given up meanwhile
         job = chain.jobs[0]
         chain.trying = True  # nobody else takes it away while its owner thinks
-        turn = await self._turn_of(job)
-        may_start = turn is Turn.ALONE and not self._breaker.over and await job.owner.may_start(job)
+        turn = await self._look_back(job) if self._must_look_back(job) else job.owner.turn(job)
+        may_start = turn is Turn.ALONE and not self._breaker.over
+        if may_start and not job.owner.starts_at_once(job):
+            may_start = await job.owner.may_start(job)
         chain.trying = False
         if job.owner.closed:
             self._chains.drop(chain)
@@ -258,14 +266,13 @@ class Lane:
         """Whether it may have been delivered alone in an earlier life, and must not be told a second time."""
         return job.again and self._way.looks_back
 
-    async def _turn_of(self, job: Job) -> Turn:
-        if self._must_look_back(job):
-            assert self._way.ledger is not None, "`looks_back` says so"
-            try:
-                job.alone = await self._way.ledger.knows(job.delivery)  # then it goes on as it began
-            except StoreUnavailable:
-                return Turn.WAIT
-            job.again = False
+    async def _look_back(self, job: Job) -> Turn:
+        assert self._way.ledger is not None, "`looks_back` says so"
+        try:
+            job.alone = await self._way.ledger.knows(job.delivery)  # then it goes on as it began
+        except StoreUnavailable:
+            return Turn.WAIT
+        job.again = False
         return job.owner.turn(job)
 
     async def _attempt(self, chain: Chain, job: Job, *, probe: bool, span: Attempt | None = None) -> Outcome:
@@ -280,10 +287,10 @@ class Lane:
         chain.trying, chain.turned_away = True, False
         job.owner.attempts.add(scope)
         self._under_way.add(scope)
+        way.enter()
         try:
-            with way.used():
-                async with scope:
-                    acted = await self._deliver(job, way)
+            async with scope:
+                acted = await self._deliver(job, way)
         except (SinkUnavailable, OutcomeUnknown, Misconfigured, Rejected, Skipped, Later, StoreUnavailable) as problem:
             error = problem
         except TimeoutError:
@@ -291,6 +298,7 @@ class Lane:
                 raise  # the sink's own: a bug there
             aborted = True
         finally:
+            way.leave()
             chain.trying = False
             job.owner.attempts.discard(scope)
             self._under_way.discard(scope)
@@ -324,29 +332,30 @@ class Lane:
 
     async def _deliver(self, job: Job, way: Way) -> bool:
         """Whether the destination was asked; returning means accepted."""
+        if way.ledger is None:
+            await self._act(job, way)
+            return True
+        act = partial(self._act, job, way)
+        return await way.ledger.once(job.delivery, job.memo, act, attempt=job.attempts + 1)
 
-        async def act() -> None:
-            if not job.owner.is_ours():  # the intent took its time, or the process was frozen meanwhile
-                raise Later("the partition is no longer surely ours")
-            if self._breaker.over:
-                raise Later("nothing goes to this destination any more")
-            asked_before = job.asked
-            job.attempts, job.asked = job.attempts + 1, True
-            job.learn_served()  # by now the ledger has told
-            try:
-                await way.sink.deliver(job.delivery)
-            except PartlyAccepted as error:
-                job.memo.served |= error.served
-                job.learn_served()
-                raise
-            except Throttled:
-                job.attempts, job.asked = job.attempts - 1, asked_before  # nobody was asked
-                raise
-
-        if way.ledger is not None:
-            return await way.ledger.once(job.delivery, job.memo, act, attempt=job.attempts + 1)
-        await act()
-        return True
+    async def _act(self, job: Job, way: Way) -> None:
+        """Asks the destination; returning means accepted."""
+        if not job.owner.is_ours():  # the intent took its time, or the process was frozen meanwhile
+            raise Later("the partition is no longer surely ours")
+        if self._breaker.over:
+            raise Later("nothing goes to this destination any more")
+        asked_before = job.asked
+        job.attempts, job.asked = job.attempts + 1, True
+        job.learn_served()  # by now the ledger has told
+        try:
+            await way.sink.deliver(job.delivery)
+        except PartlyAccepted as error:
+            job.memo.served |= error.served
+            job.learn_served()
+            raise
+        except Throttled:
+            job.attempts, job.asked = job.attempts - 1, asked_before  # nobody was asked
+            raise
 
     def _tell_breaker(self, job: Job, error: WorkerError | None, *, acted: bool, probe: bool) -> None:
         match error:

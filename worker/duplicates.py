@@ -85,7 +85,8 @@ class Duplicates:
         sighting = self._seen.get(name)
         if sighting is None:
             self._seen[name] = _Sighting(digest, position, now, variant=variant)
-            self._forget(older_than=-inf)
+            if len(self._seen) > self._limit:
+                self._forget(older_than=-inf)
             copy = False
         else:
             self._refresh(name, now)

@@ -21,6 +21,9 @@ class GivenUp:
         self._unsaved: set[Place] = set()
         self._in_save: set[Place] = set()
 
+    def __bool__(self) -> bool:
+        return bool(self._letters or self._unsaved)
+
     def begin(self, place: Place) -> None:
         """A delivery there becomes a dead letter."""
         self._letters[place] += 1

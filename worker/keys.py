@@ -205,5 +205,5 @@ def idempotency_key(event: Event, sink: str, data_digest: str = "") -> str:
 
 def _identity(event: Event) -> list[str | None]:
     """The parts that make an event itself, led by the version of this list. As JSON no two lists look alike."""
-    source = None if event.source is None else event.source.casefold()  # ARM ids change case from event to event
+    source = None if event.source is None else event.key.source
     return ["v1", source, event.id, event.type, event.subject, event.order_key.kind, event.order_key.value]

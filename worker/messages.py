@@ -10,6 +10,7 @@ from azure.eventhub.amqp import AmqpMessageBodyType
 from worker.events import Message, PartitionId, UnixSeconds
 
 _EPOCH = b"x-opt-sequence-number-epoch"
+_ENQUEUED = b"x-opt-enqueued-time"
 _NOT_REPLICATED = -1
 
 
@@ -23,15 +24,16 @@ def epoch(event: EventData) -> int:
 def message(partition: PartitionId, event: EventData) -> Message:
     """What the hub handed over, as it travels."""
     body, defect = _body(event)
-    enqueued = event.enqueued_time
+    annotations = event.raw_amqp_message.annotations or {}
+    enqueued_ms = annotations.get(_ENQUEUED)
     return Message(
         partition=partition,
         sequence_number=event.sequence_number or 0,
         offset=event.offset or "",
-        enqueued_at=UnixSeconds(enqueued.timestamp() if enqueued else time.time()),
+        enqueued_at=UnixSeconds(enqueued_ms / 1000 if enqueued_ms else time.time()),
         body=body,
         content_type=event.content_type,
-        properties={_text(key): value for key, value in event.properties.items()} if event.properties else None,
+        properties=event.properties or None,
         keyed=event.partition_key is not None,
         defect=defect,
     )

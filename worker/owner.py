@@ -53,6 +53,10 @@ class PartitionOwner(ABC):
 
     # --- what the lanes say (chains.Owner)
 
+    def starts_at_once(self, _job: Job, /) -> bool:
+        """Nothing, where nobody knows better than `may_start`."""
+        return False
+
     @abstractmethod
     async def may_start(self, job: Job, /) -> bool:
         """Whether this may be tried now: the partition is surely still ours. True is followed by an attempt."""

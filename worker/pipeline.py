@@ -38,6 +38,8 @@ from worker.unsettled import Open
 _log = structlog.get_logger()
 
 _BEAT_SECONDS = 5.0
+_NONE = -1
+"""Below every sequence number."""
 _NOTED = Target(NOTING, NOTING, Late.DELIVER)
 
 
@@ -64,6 +66,8 @@ class Pipeline(Settling):
             partition, parts, self.feed, self._orderer, expectations=self.expectations, across=self.across
         )
         self._expecting = Expecting(partition, parts, self.expectations)
+        self._settled_before = _NONE
+        """Up to this message an earlier life has settled everything."""
         self._began_at = 0.0
         self._first_life = False
         """Nobody has had the partition before."""
@@ -79,19 +83,22 @@ class Pipeline(Settling):
             await self._release_due()
             self.look_for_missed()
             for message in await self.feed.get(self._idle_seconds()):
-                await self._make_way()
-                if not await self._marked(message):
+                if self._is_full:
+                    await self._make_way()
+                if self._is_to_be_marked(message) and not await self._marked(message):
                     return
                 self._take_in(message)
-                await self._unmark()
+                if self._caution.taken_in is not None:
+                    await self._unmark()
                 if self._decode_limit.exceeded:
                     await self._stop_reading()
             self._show()
 
+    def _is_to_be_marked(self, message: Message) -> bool:
+        return self._caution.marks(message.sequence_number, now=asyncio.get_running_loop().time())
+
     async def _marked(self, message: Message) -> bool:
         """While the worker is careful: writes down which message it takes in next."""
-        if not self._caution.marks(message.sequence_number, now=asyncio.get_running_loop().time()):
-            return True
         while self._caution.attempted is not None:
             self._quiet.clear()
             await self._quiet.wait()
@@ -99,10 +106,9 @@ class Pipeline(Settling):
         return await self.save()
 
     async def _unmark(self) -> None:
-        """Nothing is being taken in any more: writes that down, where a mark stands in the state."""
-        if self._caution.taken_in is not None:
-            self._caution.taken_in = None
-            await self.save()
+        """The message is taken in: the mark in the state is taken back."""
+        self._caution.taken_in = None
+        await self.save()
 
     async def _stop_reading(self) -> None:
         limit = self._decode_limit
@@ -131,14 +137,13 @@ class Pipeline(Settling):
             self._parts.metrics.stopped.labels(self.partition).set(0)
 
     def _take_in(self, message: Message) -> None:
-        watermark = self._progress.watermark
-        if watermark is not None and message.sequence_number <= watermark.sequence_number:
+        if message.sequence_number <= self._settled_before:
             return  # the SDK fixed its start before we knew how far the last owner had come
         self._clock.read(message.enqueued_at, at=asyncio.get_running_loop().time())
         self._release(self._clock.now)
         elements = self._decode(message)
-        decoded = not elements or any(not isinstance(element, BadEvent) for element in elements)
-        self._decode_limit.saw(decoded=decoded, now=self._clock.read_at)
+        decoded = [element for element in elements if not isinstance(element, BadEvent)]
+        self._decode_limit.saw(decoded=bool(decoded or not elements), now=self._clock.read_at)
         missing = self._progress.missing
         self._progress.begin(message.sequence_number, message.offset, len(elements))
         if self._progress.missing > missing:
@@ -222,9 +227,14 @@ class Pipeline(Settling):
         limits = self._parts.limits
         return limits.held + limits.in_flight if self._reading_again else limits.held
 
+    @property
+    def _is_full(self) -> bool:
+        """Whether there is no room for what a message releases, or for what it adds to the held."""
+        return self._room.left <= 0 or self._orderer.held > self._held_limit
+
     async def _make_way(self) -> None:
-        """Before a message: waits until there is room for what it releases, and for what it adds to the held."""
-        while self._room.left <= 0 or self._orderer.held > self._held_limit:
+        """Before a message: waits until there is room for it."""
+        while self._is_full:
             await self._room.wait(self._look)
             self._make_room_for_held()
 
@@ -239,7 +249,8 @@ class Pipeline(Settling):
         return asyncio.get_running_loop().time() - self._clock.read_at < STALL_SECONDS
 
     def _release(self, now: UnixSeconds) -> None:
-        if self._reading_again:
+        due = self._orderer.next_due()
+        if due is None or due > now or self._reading_again:
             return
         self._dispatch_all(self._orderer.due(now=now, at_most=self._room.left))
 
@@ -270,12 +281,14 @@ class Pipeline(Settling):
         if released.late_by_ms is not None:
             self._parts.metrics.late.labels(self.partition).inc()
         served = self._progress.served_by(placed.position)
-        looked_at = LOOKED_AT not in served and self._expecting.look(released)
-        self.across.see_life(placed)
         wanted = [target for target in targets if target.sink not in served and not _dropped(released, target)]
-        if NOTING not in served and self.across.is_to_be_noted(placed):
-            self.across.begin(placed)
-            wanted.append(_NOTED)
+        looked_at = False
+        if self._parts.rules.expect:  # most configurations expect nothing
+            looked_at = LOOKED_AT not in served and self._expecting.look(released)
+            self.across.see_life(placed)
+            if NOTING not in served and self.across.is_to_be_noted(placed):
+                self.across.begin(placed)
+                wanted.append(_NOTED)
         entry = Open(placed.duplicate_key, placed.digest, len(wanted))
         if not wanted:
             self._settle(placed.position, entry, "no_route" if not targets else "late_dropped")
@@ -355,6 +368,8 @@ class Pipeline(Settling):
         self._clock.read_at = asyncio.get_running_loop().time()
         watermark = self._progress.watermark
         self.through.resume(watermark.sequence_number if watermark else None, self._progress.read)
+        if watermark is not None:
+            self._settled_before = watermark.sequence_number
         if begin := watermark or checkpoint:
             self.feed.lag.begin(begin.sequence_number)
         if state.stopped_under == self._parts.rules.digest:

@@ -59,6 +59,14 @@ class Settling(PartitionOwner):
 
     # --- what the lanes ask and say (chains.Owner)
 
+    def starts_at_once(self, job: Job) -> bool:
+        """Whether nothing has to be waited for or written first, which is nearly always so."""
+        number = job.delivery.released.placed.position.sequence_number
+        if self._given_up or self._caution.marks(number, now=asyncio.get_running_loop().time()) or not self.is_ours():
+            return False
+        self._unsettled.tried(job)
+        return True
+
     async def may_start(self, job: Job) -> bool:
         """Whether the partition is surely still ours; while the worker is careful, one attempt at a time."""
         if not self.is_ours() or not await self._follows_nothing_unfinished((job.subject, job.delivery.sink)):

@@ -12,6 +12,7 @@ Pure: who writes and reads samples, and what is said, is decided in `spread`.
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from hashlib import blake2b
 from itertools import pairwise
 from typing import NamedTuple
@@ -136,6 +137,7 @@ def _are_one_move(changes: list[_Change]) -> bool:
     return max(change.earliest for change in changes) <= min(change.latest for change in changes) + _SKEW_SECONDS
 
 
+@lru_cache(maxsize=4096)  # as a rule a subject comes several times within a short while
 def _digest(subject: Subject) -> str:
     text = "\0".join(subject).encode("utf-8", "surrogatepass")
     return blake2b(text, digest_size=8).hexdigest()

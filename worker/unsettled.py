@@ -44,6 +44,8 @@ class Unsettled:
     def job(self, delivery: Delivery, owner: Owner, *, again: bool) -> Job:
         """The delivery, with the attempts of an earlier life; `again`: there may have been some."""
         job = Job(delivery, owner, again=again)
+        if not self._left:
+            return job
         place = delivery.released.placed.position, delivery.sink
         earlier = self._left.pop(place, None)
         if earlier is not None:
@@ -60,7 +62,10 @@ class Unsettled:
         """One sink is done with it; the entry when it was the last."""
         entry = self._open[position]
         self._tried.pop((position, sink), None)
-        self._left.pop((position, sink), None)  # it was tried in an earlier life, and is done with untried in this one
+        if self._left:
+            self._left.pop(
+                (position, sink), None
+            )  # it was tried in an earlier life, and is done with untried in this one
         entry.sinks -= 1
         if entry.sinks:
             return None

@@ -5,8 +5,6 @@ more, the old sink can be closed. Decides nothing.
 """
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from worker.ledger import Ledger
 from worker.settings import SinkSettings
@@ -28,17 +26,16 @@ class Way:
         self._unused = asyncio.Event()
         self._unused.set()
 
-    @contextmanager
-    def used(self) -> Iterator[None]:
-        """Somebody is under way inside."""
+    def enter(self) -> None:
+        """Somebody is under way, until `leave`."""
         self._users += 1
         self._unused.clear()
-        try:
-            yield
-        finally:
-            self._users -= 1
-            if not self._users:
-                self._unused.set()
+
+    def leave(self) -> None:
+        """Whoever entered is not under way any more."""
+        self._users -= 1
+        if not self._users:
+            self._unused.set()
 
     async def until_unused(self) -> None:
         """Returns when nobody is under way. Whoever took another way meanwhile does not come back to this one."""

@@ -3,13 +3,12 @@
 A sink makes one attempt and says how it ended; it never retries, sleeps or counts: that is the lane's work.
 """
 
-from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from worker.events import Released
+from worker.events import Released, value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Delivery:
     """One event for one sink."""
 
