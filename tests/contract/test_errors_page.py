@@ -271,7 +271,7 @@ async def _ended(sink: Sink) -> str:
 
 
 def test_every_kind_is_in_a_table():
-    assert {*HTTP_KINDS, "email", "eventhub", "file", "log"} == KINDS.keys()
+    assert {*HTTP_KINDS, "discard", "email", "eventhub", "file", "log"} == KINDS.keys()
 
 
 async def test_what_each_kind_makes_of_each_answer_is_what_is_documented_and_stands_on_the_page(

@@ -46,7 +46,7 @@ async def rig(request, place) -> AsyncIterator[Rig]:
         yield rig
 
 
-@pytest.fixture(params=sorted(ALL.keys() - {"file", "log"}))
+@pytest.fixture(params=sorted(ALL.keys() - {"discard", "file", "log"}))
 async def answering(request, place) -> AsyncIterator[AnsweringRig]:
     """A destination that can say no."""
     async with ALL[request.param](place) as rig:

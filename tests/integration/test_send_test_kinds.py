@@ -11,7 +11,7 @@ from tests.integration.test_send_test import send_test
 from worker.sinks.table import KINDS
 
 
-@pytest.mark.parametrize("kind", sorted(KINDS.keys() - {"log"}))
+@pytest.mark.parametrize("kind", sorted(KINDS.keys() - {"discard", "log"}))
 async def test_it_is_sent_shown_and_accepted(kind, request, tmp_path, monkeypatch):
     with capture_logs() as logged:
         place = Place(tmp_path, monkeypatch, logged, lambda: request.getfixturevalue("azurite"))
@@ -37,3 +37,9 @@ async def test_a_log_sink_writes_its_line_between_what_is_said(tmp_path):
     code, text = await send_test(tmp_path, {"kind": "log"})
     assert code == 0
     assert '"event":"event delivered"' in text
+
+
+async def test_a_discard_sink_accepts_what_nobody_will_see(tmp_path):
+    code, text = await send_test(tmp_path, {"kind": "discard"})
+    assert code == 0
+    assert text.splitlines()[-1].startswith("accepted")

@@ -19,6 +19,7 @@ from worker.sinks.azureml_job import AzureMlJobSettings, AzureMlJobSink
 from worker.sinks.blob import BlobSettings, BlobSink
 from worker.sinks.datafactory import DataFactorySettings, DataFactorySink
 from worker.sinks.deployment_settings import AzureMlDeploymentSettings
+from worker.sinks.discard import DiscardSettings, DiscardSink
 from worker.sinks.email import EmailSink
 from worker.sinks.email_settings import EmailSettings
 from worker.sinks.eventhub import EventHubSettings, EventHubSink
@@ -53,6 +54,7 @@ KINDS: Mapping[str, SinkKind] = MappingProxyType(
         "azureml_job": SinkKind(AzureMlJobSettings, AzureMlJobSink),
         "blob": SinkKind(BlobSettings, BlobSink),
         "datafactory": SinkKind(DataFactorySettings, DataFactorySink),
+        "discard": SinkKind(DiscardSettings, _alone(DiscardSink)),
         "email": SinkKind(EmailSettings, EmailSink),
         "eventhub": SinkKind(EventHubSettings, EventHubSink),
         "file": SinkKind(FileSettings, _alone(FileSink)),

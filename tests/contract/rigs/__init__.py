@@ -2,11 +2,13 @@
 
 import os
 from base64 import b64encode
+from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
 import orjson
+import pytest
 
 from tests.acs_service import AcsService, Fault
 from tests.api_service import ApiService, Scripted
@@ -15,6 +17,8 @@ from tests.support import AZURITE_KEY
 from tests.tokens import HIDDEN_TOKEN, token_for
 from tests.workflows_service import HIDDEN, Answer, Workflow
 from worker.errors import OutcomeUnknown, WorkerError
+from worker.sinks import Delivery
+from worker.sinks.discard import DiscardSink
 
 ACS_KEY = b64encode(b"hidden-access-key-4711").decode()
 SECRETS = {
@@ -94,6 +98,29 @@ class LogRig:
 
     def arrived(self) -> list[dict[str, Any]]:
         return [{"id": line["id"], "key": line["idempotency_key"]} for line in self._lines]
+
+
+class DiscardRig:
+    """It leaves nothing behind, so what it has accepted is noted as it returns."""
+
+    kind = "discard"
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._accepted: list[dict[str, Any]] = []
+        monkeypatch.setattr(DiscardSink, "deliver", self._noting(DiscardSink.deliver))
+
+    def _noting(self, deliver: Callable[[DiscardSink, Delivery], Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+        async def noting(sink: DiscardSink, delivery: Delivery) -> None:
+            await deliver(sink, delivery)
+            self._accepted.append({"id": delivery.released.placed.event.id, "key": delivery.idempotency_key})
+
+        return noting
+
+    def settings(self) -> dict[str, Any]:
+        return {}
+
+    def arrived(self) -> list[dict[str, Any]]:
+        return self._accepted
 
 
 class FileRig:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.acs_service import acs_service
-from tests.contract.rigs import ACS_KEY, SECRETS, AcsEmailRig, EmailRig, FileRig, LogRig, Rig, TeamsRig
+from tests.contract.rigs import ACS_KEY, SECRETS, AcsEmailRig, DiscardRig, EmailRig, FileRig, LogRig, Rig, TeamsRig
 from tests.contract.rigs.azuredevops import azuredevops
 from tests.contract.rigs.azureml import azureml_batch, azureml_job
 from tests.contract.rigs.azureml_deployment import azureml_deployment
@@ -45,6 +45,11 @@ async def log(place: Place) -> AsyncIterator[LogRig]:
 @asynccontextmanager
 async def file(place: Place) -> AsyncIterator[FileRig]:
     yield FileRig(place.folder)
+
+
+@asynccontextmanager
+async def discard(place: Place) -> AsyncIterator[DiscardRig]:
+    yield DiscardRig(place.monkeypatch)
 
 
 @asynccontextmanager
@@ -87,6 +92,7 @@ RIGS: Mapping[str, Callable[[Place], AbstractAsyncContextManager[Rig]]] = Mappin
         "azureml_job": azureml_job,
         "blob": blob,
         "datafactory": datafactory,
+        "discard": discard,
         "email": email,
         "eventhub": eventhub,
         "file": file,
