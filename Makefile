@@ -6,7 +6,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test simulate fuzz check lint format install node sdk lock chaos scaling pictures clean
+.PHONY: demo test simulate fuzz check lint format install node sdk lock bench chaos scaling pictures clean
 
 demo: install
 	$(VENV)/bin/worker demo $(ARGS)
@@ -31,6 +31,11 @@ check: install
 format: install
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
+
+# What is fast and what it costs, side by side, on this machine: under 20 minutes on two cores, into bench/RESULTS.md. Leave
+# the machine alone meanwhile. SECTIONS="way processes" measures only these. A second Python is found or fetched from Debian.
+bench: install node
+	$(PY) -m bench $(SECTIONS) --keep $(ARGS)
 
 # Real processes under kills, freezes, broken links and a failing store, judged; a hand-written loop beside it. With
 # EVENTS=4000 FAULTS=20 a minute or two; SEED, STORE=sqlite|blob; ARGS=--keep writes bench/CHAOS.md.
