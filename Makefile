@@ -34,7 +34,7 @@ format: install
 
 # What is fast and what it costs, side by side, on this machine: under 20 minutes on two cores, into bench/RESULTS.md. Leave
 # the machine alone meanwhile. SECTIONS="way processes" measures only these. A second Python is found or fetched from Debian.
-bench: install node
+bench: install node .venv-bench/.installed
 	$(PY) -m bench $(SECTIONS) --keep $(ARGS)
 
 # Real processes under kills, freezes, broken links and a failing store, judged; a hand-written loop beside it. With
@@ -73,6 +73,13 @@ $(VENV)/.installed: pyproject.toml requirements/build.lock requirements/dev.lock
 	.venv-sdk/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements/sdk.lock
 	@touch $@
 
+# What the benchmarks compare with. Where it cannot be installed, that part is skipped, and says so.
+.venv-bench/.installed: requirements/bench.lock
+	$(PYTHON) -m venv --clear .venv-bench
+	.venv-bench/bin/python -m pip --disable-pip-version-check --quiet install --only-binary :all: --require-hashes \
+		-r requirements/bench.lock || echo "make: the peer of bench.peers is not installed, so it is not measured." >&2
+	@touch $@
+
 # Without Node.js the tests that need it are skipped, and say so; in CI they must run.
 tests/node/node_modules/.installed: tests/node/package.json tests/node/package-lock.json
 	@if command -v npm >/dev/null; then \
@@ -89,7 +96,8 @@ lock:
 	uv export --quiet --no-header --no-annotate --no-emit-project --format requirements-txt --no-dev --extra otel -o requirements/run.lock
 	uv export --quiet --no-header --no-annotate --no-emit-project --format requirements-txt --only-group build -o requirements/build.lock
 	uv export --quiet --no-header --no-annotate --no-emit-project --format requirements-txt --only-group sdk -o requirements/sdk.lock
+	uv export --quiet --no-header --no-annotate --no-emit-project --format requirements-txt --only-group bench -o requirements/bench.lock
 	uv export --quiet --no-header --no-annotate --no-emit-project --format requirements-txt --group dev --group build -o requirements/dev.lock
 
 clean:
-	rm -rf $(VENV) .venv-sdk tests/node/node_modules .data build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-sdk .venv-bench tests/node/node_modules .data build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
