@@ -6,6 +6,7 @@ bench/RESULTS.md, and leaves the sections there that were not run.
 
 import argparse
 import importlib
+import signal
 import sys
 import time
 
@@ -24,6 +25,8 @@ def main() -> int:
     arguments = parser.parse_args()
     if unknown := set(arguments.sections) - set(SECTIONS):
         parser.error(f"no such section: {', '.join(sorted(unknown))}; there are {', '.join(SECTIONS)}")
+    # As Ctrl-C does: who is told to end, ends its children first.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     about = machine()
     print(about, flush=True)
     done = [run(name, arguments.repetitions) for name in SECTIONS if name in (arguments.sections or SECTIONS)]

@@ -7,6 +7,7 @@ compared is measured in turns within one run, because a shared machine changes i
 import os
 import platform
 import re
+import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -65,7 +66,8 @@ def in_turns(names: Sequence[Name], measure: Callable[[Name], Sample], repetitio
     samples: dict[Name, list[Sample]] = {name: [] for name in names}
     for turn in range(repetitions):
         for name in names if turn % 2 == 0 else reversed(names):
-            samples[name].append(measure(name))
+            samples[name].append(sample := measure(name))
+            print(f"{turn + 1}/{repetitions} {name}: {sample}", file=sys.stderr, flush=True)
     return samples
 
 

@@ -241,9 +241,10 @@ def worker(
     given = {section: dict(keys) for section, keys in settings.items()}
     base: dict[str, dict[str, Any]] = {
         "source": {"connection_string_env": _HUB_ENV, "hub": HUB},
-        "store": {"kind": "sqlite", "path": "worker.db"},
         "http": {"port": 0},
     }
+    if "kind" not in given.get("store", {}):
+        base["store"] = {"kind": "sqlite", "path": "worker.db"}
     whole = {**given, **{section: keys | given.get(section, {}) for section, keys in base.items()}}
     (place / "worker.yaml").write_text(yaml.safe_dump(whole))
     (place / "routes.yaml").write_text(yaml.safe_dump(dict(routing)))
