@@ -221,7 +221,7 @@ class Metrics:
         self.expectations = self._counter(
             "expectations",
             "First events of expectations, by what became of them: met, missed, not_watched_late, not_watched_full, "
-            "dropped; no_route: missed, and no route takes the alarm.",
+            "not_watched_no_key, dropped; no_route: missed, and no route takes the alarm.",
             "rule",
             "outcome",
         )
