@@ -26,15 +26,13 @@ from worker.keys import idempotency_key
 from worker.owner import PartitionOwner
 from worker.parts import Parts
 from worker.sinks import Delivery
-from worker.tracing import MEMBERS
+from worker.tracing import MEMBERS, MOST_MEMBERS
 
 _log = structlog.get_logger()
 
 Save = Callable[[], Awaitable[bool]]
 """Writes the state now; False: the partition is another owner's."""
 
-_MOST_TRACES = 128
-"""So many links OpenTelemetry keeps of a span."""
 _LOOK_SECONDS = 1.0
 """How often it looks whether a group is due, while anything is held."""
 
@@ -117,7 +115,7 @@ class Outbox(PartitionOwner):
         scope = self._parts.scope
         body = orjson.dumps(_as_event(digest, source=f"/worker/{scope.hub}/{scope.consumer_group}/{self.partition}"))
         closed_at = UnixSeconds(digest.closed_at)
-        traces = list(dict.fromkeys(member.trace for member in digest.members if member.trace))[-_MOST_TRACES:]
+        traces = list(dict.fromkeys(member.trace for member in digest.members if member.trace))[-MOST_MEMBERS:]
         properties = {MEMBERS: " ".join(traces)} if traces else None
         message = Message(self.partition, 0, "", closed_at, body, "application/cloudevents+json", properties)
         (event,) = decode(message)

@@ -8,9 +8,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from worker.events import Placed, Schema
+from worker.events import DIGEST_TYPE, Placed, Schema
 
 if TYPE_CHECKING:
     from worker.chains import Job
@@ -22,6 +22,9 @@ Carrier = Mapping[str, str]
 
 MEMBERS = "worker-traceparents"
 """The property of a digest's message that names the traces of its events, with a space between two of them."""
+
+MOST_MEMBERS = 128
+"""So many links OpenTelemetry keeps of a span."""
 
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _TRACEPARENT_CHARACTERS = 55
@@ -123,8 +126,8 @@ def contexts_of(placed: Placed) -> list[Carrier]:
         envelope = placed.event.envelope
         found.append(_context(envelope.get("traceparent"), envelope.get("tracestate")))
     if properties := placed.message.properties:
-        parent = properties.get("traceparent") or properties.get("Diagnostic-Id")
-        found.append(_context(parent, properties.get("tracestate")))
+        parent = _property(properties, "traceparent") or _property(properties, "Diagnostic-Id")
+        found.append(_context(parent, _property(properties, "tracestate")))
     contexts: list[Carrier] = []
     for context in found:
         if context and all(context["traceparent"] != other["traceparent"] for other in contexts):
@@ -139,10 +142,21 @@ def traceparent_of(placed: Placed) -> str:
 
 
 def members_of(placed: Placed) -> list[Carrier]:
-    """The traces of the events that a digest tells of, as far as they are known."""
-    named = (placed.message.properties or {}).get(MEMBERS)
-    found = (_context(text, None) for text in _text(named).split())
-    return [context for context in found if context]
+    """The traces of the events that a digest tells of, as far as they are known; MOST_MEMBERS at most.
+
+    Only a digest has any: the property of anybody else's message would cost time with each attempt.
+    """
+    if placed.event.type != DIGEST_TYPE or not (properties := placed.message.properties):
+        return []
+    named = _text(_property(properties, MEMBERS))[: MOST_MEMBERS * (_TRACEPARENT_CHARACTERS + 1)]
+    found = (_context(text, None) for text in named.split())
+    return [context for context in found if context][:MOST_MEMBERS]
+
+
+def _property(properties: Mapping[Any, object], name: str) -> object:
+    """A property of a message: the SDK gives names as bytes, a dead letter's and a digest's are text."""
+    found = properties.get(name.encode())
+    return properties.get(name) if found is None else found
 
 
 def _context(parent: object, state: object) -> Carrier | None:

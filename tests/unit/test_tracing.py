@@ -11,14 +11,20 @@ from tests.deliveries import ELEMENT
 from tests.traces import OTHER, PARENT, SPAN, TRACE
 from worker import tracing
 from worker.decode import decode
-from worker.events import Event, Message, PartitionId, Placed, Position, UnixSeconds
+from worker.events import DIGEST_TYPE, Event, Message, PartitionId, Placed, Position, UnixSeconds
 
 CLOUD_EVENT = {"specversion": "1.0", "id": "c1", "type": "t", "source": "/s", "subject": "x"}
 
 
 def placed(element: dict[str, Any], **properties: object) -> Placed:
-    named = {name.replace("Diagnostic_Id", "Diagnostic-Id"): value for name, value in properties.items()}
-    message = Message(PartitionId("0"), 7, "700", UnixSeconds(1.0), orjson.dumps(element), properties=named or None)
+    return placed_with(
+        element, {name.replace("Diagnostic_Id", "Diagnostic-Id"): value for name, value in properties.items()}
+    )
+
+
+def placed_with(element: dict[str, Any], properties: dict[Any, object]) -> Placed:
+    content = orjson.dumps(element)
+    message = Message(PartitionId("0"), 7, "700", UnixSeconds(1.0), content, properties=properties or None)
     [event] = decode(message)
     assert isinstance(event, Event)
     return Placed(event, message, Position(7, 0))
@@ -37,6 +43,13 @@ def test_an_event_without_a_trace_has_none():
 @pytest.mark.parametrize("name", ["traceparent", "Diagnostic_Id"])
 def test_the_message_brings_it_in_either_property_as_text_or_bytes(name, value):
     assert parents(ELEMENT, **{name: value}) == [PARENT]
+
+
+@pytest.mark.parametrize("value", [PARENT, PARENT.encode()])
+@pytest.mark.parametrize("name", [b"traceparent", b"Diagnostic-Id"])
+def test_names_may_be_bytes_as_the_sdk_gives_them(name, value):
+    [context] = tracing.contexts_of(placed_with(ELEMENT, {name: value, b"tracestate": b"a=1"}))
+    assert context == {"traceparent": PARENT, "tracestate": "a=1"}
 
 
 def test_the_newer_property_counts_where_both_are_there():
@@ -89,13 +102,19 @@ def test_a_state_that_cannot_stand_in_a_header_is_not_passed_on(state):
     assert len(context.get("tracestate", "")) <= 512
 
 
-def test_a_digests_message_names_the_traces_of_its_events():
-    properties: dict[str, object] = {tracing.MEMBERS: f"{PARENT} rubbish {OTHER}"}
-    message = Message(PartitionId("0"), 0, "", UnixSeconds(1.0), orjson.dumps(CLOUD_EVENT), properties=properties)
-    [event] = decode(message)
-    assert isinstance(event, Event)
-    members = tracing.members_of(Placed(event, message, Position(0, -1)))
+DIGEST = {**CLOUD_EVENT, "type": DIGEST_TYPE}
+
+
+@pytest.mark.parametrize("name", [tracing.MEMBERS, tracing.MEMBERS.encode()])
+def test_a_digests_message_names_the_traces_of_its_events(name):
+    members = tracing.members_of(placed_with(DIGEST, {name: f"{PARENT} rubbish {OTHER}"}))
     assert [each["traceparent"] for each in members] == [PARENT, OTHER]
+
+
+def test_who_names_very_many_is_not_listened_to_for_long():
+    named = " ".join(f"00-{number:032x}-{SPAN}-01" for number in range(1, 20_000))
+    assert len(tracing.members_of(placed_with(DIGEST, {tracing.MEMBERS: named}))) == tracing.MOST_MEMBERS
+    assert tracing.members_of(placed_with(CLOUD_EVENT, {tracing.MEMBERS: named})) == []
 
 
 def test_while_nothing_is_under_way_there_is_nothing_to_say():

@@ -24,7 +24,7 @@ from worker.sinks import Delivery, TokenSource
 from worker.sinks.batching import Batcher
 from worker.sinks.cloudevents import CONTENT_TYPE, structured_json, structured_text
 from worker.sinks.partitioning import partition_of
-from worker.tracing import current
+from worker.tracing import Span, current
 
 if TYPE_CHECKING:
     from worker.sinks.hub_link import HubLayout, HubLink, Outgoing, PartitionLink
@@ -184,7 +184,9 @@ class EventHubSink:
         from worker.sinks.hub_link import Outgoing, most_size_of, room_in, size_of  # noqa: PLC0415 - see open
 
         body, content_type = self._body(delivery)
-        properties = {**properties_of(delivery), **_trace()}
+        properties = properties_of(delivery)
+        if span := current():
+            properties |= _trace(span)
         message = Outgoing(body, content_type, delivery.idempotency_key, properties)
         size, room = most_size_of(message), room_in(max_bytes)
         if size > room:
@@ -251,11 +253,8 @@ def properties_of(delivery: Delivery) -> dict[str, str]:
     return {name: value for name, value in named.items() if value}
 
 
-def _trace() -> dict[str, str]:
-    """Under both names by which the SDKs look for it; nothing while tracing is off."""
-    span = current()
-    if span is None:
-        return {}
+def _trace(span: Span) -> dict[str, str]:
+    """Under both names by which the SDKs look for it."""
     carrier = span.carrier
     return {**carrier, "Diagnostic-Id": carrier["traceparent"]}
 
