@@ -43,7 +43,10 @@ _SECRETS = re.compile(
     | (  (?<![a-z0-9]) bearer \s+ )  [a-z0-9._~+/=-]{{16,}}
     | (  :// [^\s/:@"']* : )  [^\s/@"']+ (?=@)
     | (  whsec_ )  [a-z0-9+/=_-]+
-    | (  (?<![a-z0-9]) eyJ )  [a-z0-9_-]+ \. [a-z0-9_-]+ \. [a-z0-9_-]*
+      # Looked for once in each run of such letters, and only where two dots follow: a text that begins with it again
+      # and again would else be read as often, for minutes.
+    | (  (?<![a-z0-9_-]) (?= [a-z0-9_-]+ \. [a-z0-9_-]+ \. )  (?: [a-z0-9_-]*? [_-] )?? eyJ )
+      [a-z0-9_-]+ \. [a-z0-9_-]+ \. [a-z0-9_-]*
     """,
     re.VERBOSE | re.IGNORECASE,
 )

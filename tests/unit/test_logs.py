@@ -69,6 +69,17 @@ def test_a_key_in_a_text_never_comes_out(text, key, before, after):
     assert "***" in shown
 
 
+@pytest.mark.parametrize("text", ["eyJ-", "eyJ-a.", "x_eyJ", "bearer ", "sig= ", "://a:", "password\\"])
+def test_a_text_that_begins_like_a_secret_again_and_again_is_read_in_time(text):
+    """Else it holds up the whole process, for longer than this test may take."""
+    logs.redact(text * (1_000_000 // len(text)))
+
+
+@pytest.mark.parametrize("before", ["", "a.", "token_", "x-", "eyJ-", "a-eyJb_"])
+def test_a_token_is_masked_wherever_it_begins(before):
+    assert "hidden" not in logs.redact(f"{before}eyJhidden.hidden.hidden")
+
+
 @given(KEYS)
 def test_a_key_under_its_name_never_comes_out_at_any_depth(key):
     shown = repr(logs.redact({"a": [{"sig": key, "SharedAccessKey": [key]}, ({"Authorization": key},)], "cookie": key}))
