@@ -173,7 +173,7 @@ class _Reading:
 
     def _check_tracing(self, document: Document, tracing: TracingSettings) -> None:
         found = list(mistakes_in(self._environ, ratio_given=tracing.sample_ratio is not None))
-        if find_spec("opentelemetry") is None or find_spec("opentelemetry.exporter.otlp.proto.http") is None:
+        if not _is_installed("opentelemetry.exporter.otlp.proto.http"):
             found.append("needs OpenTelemetry, which is not installed; pip install 'event-grid-worker[otel]'")
         self.add(document, *(Finding(("tracing", "enabled"), message) for message in found))
 
@@ -338,6 +338,13 @@ def _of_connection_string(check: Callable[[str], None]) -> Callable[[str, str], 
 
 def _nothing_to_check(_key: str, _value: str) -> None:
     """For a section that is wrong itself."""
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # a package above it is missing, which `find_spec` has to import
+        return False
 
 
 def digest_of(worker: bytes, routes: bytes) -> str:

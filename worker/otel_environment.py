@@ -7,6 +7,7 @@ uses are looked at: traces, over HTTP. No value is repeated: endpoints and heade
 import re
 from collections.abc import Callable, Iterator, Mapping
 from math import isfinite
+from urllib.parse import unquote
 
 from yarl import URL
 
@@ -18,6 +19,11 @@ _SAMPLERS = (
     "parentbased_always_off",
     "parentbased_traceidratio",
 )
+QUEUE_SPANS = 2048
+"""So many wait where OTEL_BSP_MAX_QUEUE_SIZE is left out."""
+BATCH_SPANS = 512
+"""So many go in one request where OTEL_BSP_MAX_EXPORT_BATCH_SIZE is left out."""
+_DIGITS = 9
 _HEADERS = re.compile(r"\s*[^=,\s]+\s*=[^,]*(,\s*[^=,\s]+\s*=[^,]*)*,?\s*")
 
 
@@ -31,10 +37,33 @@ def mistakes_in(environ: Mapping[str, str], *, ratio_given: bool) -> Iterator[st
     for names, is_right, wanted in _RULES:
         for name in names:
             value = environ.get(name, "").strip()
-            if value and not is_right(value):
+            if value and not is_right(value) and not _is_overruled(name, environ):
                 yield f"the environment variable {name} {wanted}"
+    yield from _too_short_a_queue(environ)
     if ratio_given and environ.get("OTEL_TRACES_SAMPLER"):
         yield "the environment variable OTEL_TRACES_SAMPLER says how much is sampled as well; remove it or sample_ratio"
+
+
+def _is_overruled(name: str, environ: Mapping[str, str]) -> bool:
+    """Whether the one for traces alone is there, so that the one for all signals is for others."""
+    own = name.replace("_OTLP_", "_OTLP_TRACES_")
+    return own != name and bool(environ.get(own, "").strip())
+
+
+def _too_short_a_queue(environ: Mapping[str, str]) -> Iterator[str]:
+    """The SDK would not start: a batch has to fit into the queue."""
+    batch, queue = (environ.get(f"OTEL_BSP_MAX_{of}_SIZE", "").strip() for of in ("EXPORT_BATCH", "QUEUE"))
+    if _is_count(batch) and int(batch) > (int(queue) if _is_count(queue) else QUEUE_SPANS):
+        yield (
+            "the environment variable OTEL_BSP_MAX_EXPORT_BATCH_SIZE must be no more than OTEL_BSP_MAX_QUEUE_SIZE, "
+            f"which is {QUEUE_SPANS:,} where it is left out"
+        )
+
+
+def _are_headers(value: str) -> bool:
+    """Names and values; nothing in them that no header can hold, of which the client would say what it is."""
+    plain = [unquote(part).strip() for part in value.split(",")]
+    return bool(_HEADERS.fullmatch(value)) and all(part.isascii() and part.isprintable() for part in plain)
 
 
 def _is_url(value: str) -> bool:
@@ -54,7 +83,11 @@ def _number(value: str) -> float:
 
 
 def _is_count(value: str) -> bool:
-    return value.isascii() and value.isdigit() and int(value) > 0
+    return _is_limit(value) and int(value) > 0
+
+
+def _is_limit(value: str) -> bool:
+    return value.isascii() and value.isdigit() and len(value) <= _DIGITS
 
 
 def _otlp(*ends: str) -> tuple[str, ...]:
@@ -74,7 +107,7 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[[str], bool], str], ...] = (
         "must be http/protobuf or not there; the collector's port for that is 4318 as a rule, and 4317 is for gRPC",
     ),
     (_otlp("ENDPOINT"), _is_url, "must be a URL such as http://collector:4318"),
-    (_otlp("HEADERS"), lambda value: bool(_HEADERS.fullmatch(value)), "must be written as name=value,name=value"),
+    (_otlp("HEADERS"), _are_headers, "must be written as name=value,name=value, in printable ASCII"),
     (_otlp("TIMEOUT"), lambda value: _number(value) > 0, "must be a number of seconds above 0"),
     (
         _otlp("COMPRESSION"),
@@ -84,8 +117,27 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[[str], bool], str], ...] = (
     (("OTEL_TRACES_SAMPLER",), lambda value: value.lower() in _SAMPLERS, f"must be one of {', '.join(_SAMPLERS)}"),
     (("OTEL_TRACES_SAMPLER_ARG",), lambda value: 0 <= _number(value) <= 1, "must be a number from 0 to 1"),
     (
-        ("OTEL_BSP_MAX_QUEUE_SIZE", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "OTEL_BSP_SCHEDULE_DELAY"),
+        (
+            "OTEL_BSP_MAX_QUEUE_SIZE",
+            "OTEL_BSP_MAX_EXPORT_BATCH_SIZE",
+            "OTEL_BSP_SCHEDULE_DELAY",
+            "OTEL_BSP_EXPORT_TIMEOUT",
+        ),
         _is_count,
         "must be a whole number above 0",
+    ),
+    (
+        (
+            "OTEL_ATTRIBUTE_COUNT_LIMIT",
+            "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT",
+            "OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT",
+            "OTEL_LINK_ATTRIBUTE_COUNT_LIMIT",
+            "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT",
+            "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT",
+            "OTEL_SPAN_EVENT_COUNT_LIMIT",
+            "OTEL_SPAN_LINK_COUNT_LIMIT",
+        ),
+        _is_limit,
+        "must be a whole number",
     ),
 )

@@ -8,6 +8,7 @@ Imported only where tracing is on.
 
 import asyncio
 import logging
+import os
 import re
 import threading
 from collections.abc import Mapping, Sequence
@@ -36,6 +37,7 @@ from yarl import URL
 
 from worker.config import TracingSettings
 from worker.logs import redact
+from worker.otel_environment import BATCH_SPANS
 from worker.spans import Spans
 from worker.stores import HubScope
 
@@ -48,7 +50,9 @@ _FLUSH_SECONDS = 2.0
 _EXPORTER_LOGGER = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
 _URLS = frozenset({"url.full", "http.url"})
 _PATHS = frozenset({"url.path", "url.query", "http.target"})
+_HEADERS = ("http.request.header.", "http.response.header.")
 _PATH_IN_TEXT = re.compile(r"url: \S+")
+_HEADER_IN_TEXT = re.compile(r"(header [a-z]+: ).*", re.IGNORECASE | re.DOTALL)
 
 
 class Exporting:
@@ -63,7 +67,9 @@ class Exporting:
             resource=_resource(name),
             shutdown_on_exit=False,  # we do, and wait no longer than we can
         )
-        self._provider.add_span_processor(BatchSpanProcessor(Scrubbed(exporter or _collector())))
+        self._provider.add_span_processor(
+            BatchSpanProcessor(Scrubbed(exporter or _collector()), max_export_batch_size=_batch_size(os.environ))
+        )
         self.spans = Spans(self._provider.get_tracer(SCOPE, version("event-grid-worker")), scope)
 
     def serve_libraries(self) -> None:
@@ -135,7 +141,7 @@ class Scrubbed(SpanExporter):
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """See SpanExporter."""
-        result = self._exporter.export([scrubbed(span) for span in spans])
+        result = self._handed_on(spans)
         failed = result is not SpanExportResult.SUCCESS
         if failed and not self._failing:
             _log.warning("the collector does not take spans; they are dropped", error=self._last_words.text)
@@ -143,6 +149,13 @@ class Scrubbed(SpanExporter):
             _log.info("the collector takes spans again")
         self._failing = failed
         return result
+
+    def _handed_on(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        try:
+            return self._exporter.export([scrubbed(span) for span in spans])
+        except Exception as error:  # noqa: BLE001 - whoever calls would drop the spans and say nothing
+            self._last_words.text = type(error).__name__  # its text may quote anything
+            return SpanExportResult.FAILURE
 
     def shutdown(self) -> None:
         """See SpanExporter."""
@@ -177,7 +190,7 @@ def _safe(attributes: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: origin_of(str(value)) if name in _URLS else redact(value)
         for name, value in attributes.items()
-        if name not in _PATHS
+        if name not in _PATHS and not name.startswith(_HEADERS)
     }
 
 
@@ -201,11 +214,21 @@ class _LastWords(logging.Handler):
         logger.handlers = [self]
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.text = redact(_PATH_IN_TEXT.sub("url: ***", record.getMessage()))[:300]
+        # Paths and headers are secrets of some collectors, and a client that refuses a header quotes it.
+        text = _HEADER_IN_TEXT.sub(r"\1***", _PATH_IN_TEXT.sub("url: ***", record.getMessage()))
+        self.text = redact(text)[:300]
 
 
 def _collector() -> SpanExporter:
     return OTLPSpanExporter()
+
+
+def _batch_size(environ: Mapping[str, str]) -> int | None:
+    """A queue that is shorter than OpenTelemetry's batches makes these shorter too; None: as it is configured."""
+    queue = environ.get("OTEL_BSP_MAX_QUEUE_SIZE", "").strip()
+    if not queue or environ.get("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "").strip():
+        return None
+    return min(int(queue), BATCH_SPANS)
 
 
 def _sampler(settings: TracingSettings) -> Sampler:

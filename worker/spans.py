@@ -25,6 +25,7 @@ from worker.stores import HubScope
 _SYSTEM = "eventhubs"
 _FINE = frozenset({Outcome.ACCEPTED, Outcome.KNOWN, Outcome.IN_PROGRESS, Outcome.POSTPONED})
 _TEXT_CHARACTERS = 500
+"""Of any text that others wrote: an id may be as long as a message, and 2,048 spans may wait."""
 _PROPAGATOR = TraceContextTextMapPropagator()
 _Value = str | int | float | bool
 
@@ -155,9 +156,9 @@ def _about(job: Job, kind: str) -> dict[str, _Value]:
     found: dict[str, _Value] = {
         "messaging.destination.partition.id": message.partition,
         "messaging.eventhubs.message.enqueued_time": int(message.enqueued_at),
-        "messaging.message.id": event.id,
-        "cloudevents.event_id": event.id,
-        "cloudevents.event_type": event.type,
+        "messaging.message.id": event.id[:_TEXT_CHARACTERS],
+        "cloudevents.event_id": event.id[:_TEXT_CHARACTERS],
+        "cloudevents.event_type": event.type[:_TEXT_CHARACTERS],
         "worker.sink": delivery.sink,
         "worker.sink.kind": kind,
         "worker.route": delivery.route,

@@ -1,8 +1,9 @@
 """A worker that traces, as a user runs it: its spans come to a collector, its destinations go on in the same trace."""
 
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import aiohttp
@@ -168,10 +169,26 @@ async def test_an_events_trace_goes_through_the_worker_and_on(tmp_path: Path, az
     assert {each["authorization"] for each in taking.headers} == {"Bearer for-the-collector"}
 
 
-async def test_a_collector_that_is_away_costs_no_delivery_and_one_line(tmp_path: Path):
-    async with scene(tmp_path) as stage, hook() as called:
+@asynccontextmanager
+async def nobody() -> AsyncIterator[int]:
+    """A port where nobody listens."""
+    yield free_port()
+
+
+@asynccontextmanager
+async def silence() -> AsyncIterator[int]:
+    """A port where somebody listens and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+@pytest.mark.parametrize("lost", [nobody, silence])
+async def test_a_collector_that_is_away_costs_no_delivery_and_one_line(
+    tmp_path: Path, lost: Callable[[], AbstractAsyncContextManager[int]]
+):
+    async with scene(tmp_path) as stage, hook() as called, lost() as port:
         stage.environment |= {
-            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{free_port()}/hidden-tenant",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}/hidden-tenant",
             "OTEL_EXPORTER_OTLP_TIMEOUT": "0.5",
             "OTEL_BSP_SCHEDULE_DELAY": "50",
             "HOOK": called.url,

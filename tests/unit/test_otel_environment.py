@@ -1,5 +1,7 @@
 """otel_environment.py and what loading makes of it: a variable that cannot be right is a mistake, with its line."""
 
+from importlib.util import find_spec
+
 import pytest
 
 from tests.unit.configurations import ENVIRON, WORKER, loaded
@@ -12,7 +14,7 @@ GOOD = {
     "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector.observability:4318",
     "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "https://collector.example/v1/traces",
     "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
-    "OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer%20hidden,x-team=ml",
+    "OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer%20hidden%0A,x-team=ml",
     "OTEL_EXPORTER_OTLP_TIMEOUT": "2.5",
     "OTEL_EXPORTER_OTLP_COMPRESSION": "gzip",
     "OTEL_TRACES_EXPORTER": "otlp",
@@ -45,6 +47,13 @@ def test_what_the_sdk_understands_is_fine():
         ("OTEL_TRACES_SAMPLER", "sometimes"),
         ("OTEL_TRACES_SAMPLER_ARG", "1.5"),
         ("OTEL_BSP_MAX_QUEUE_SIZE", "0"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "x-team=hidden%0Akey"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "x-team=hidden\nkey"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "x-team=hiddenü"),
+        ("OTEL_BSP_EXPORT_TIMEOUT", "soon"),
+        ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "4000"),
+        ("OTEL_SPAN_LINK_COUNT_LIMIT", "many"),
+        ("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "-1"),
         ("OTEL_SDK_DISABLED", "yes"),
     ],
 )
@@ -52,6 +61,11 @@ def test_what_it_would_pass_over_is_a_mistake_that_names_the_variable_and_not_it
     [mistake] = mistakes_in({name: value}, ratio_given=False)
     assert mistake.startswith(f"the environment variable {name} must be ")
     assert "hidden" not in mistake
+
+
+def test_what_is_for_traces_alone_overrules_what_is_for_all_signals():
+    asked = {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf"}
+    assert list(mistakes_in(asked, ratio_given=False)) == []
 
 
 def test_two_who_say_how_much_is_sampled_are_one_too_many():
@@ -87,6 +101,12 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch):
     with pytest.raises(Mistakes, match=r"pip install 'event-grid-worker\[otel\]'"):
         loaded(ON)
     assert loaded(WORKER)
+
+
+def test_the_extra_is_missed_where_only_a_part_of_opentelemetry_is_there(monkeypatch):
+    monkeypatch.setattr(loading, "find_spec", lambda name: find_spec(f"opentelemetry.not_{name}.more"))
+    with pytest.raises(Mistakes, match=r"pip install 'event-grid-worker\[otel\]'"):
+        loaded(ON)
 
 
 @pytest.mark.parametrize("ratio", ["-0.1", "1.1", "true", "'1'"])

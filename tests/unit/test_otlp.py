@@ -5,6 +5,7 @@ import threading
 from collections.abc import Sequence
 
 import pytest
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.trace import SpanKind, Status, StatusCode
@@ -12,6 +13,7 @@ from structlog.testing import capture_logs
 
 from tests.deliveries import delivery_of
 from tests.lanes import FakeOwner
+from tests.support import free_port
 from tests.traces import PARENT, Traces, trace_of, traces
 from worker import tracing
 from worker.chains import Job
@@ -52,6 +54,8 @@ def foreign(kept: Traces) -> ReadableSpan:
                 "url.query": "hidden=1",
                 "said": "AccountKey=hidden; Bearer hiddenhiddenhiddenhidden",
                 "several": ["sig=hidden", "fine"],
+                "http.request.header.x-key": ["hidden"],
+                "http.response.header.set-cookie": "hidden",
                 "az.client_request_id": "7",
             }
         )
@@ -138,6 +142,16 @@ def test_deliveries_that_go_together_are_one_span_that_all_of_them_are_linked_wi
     assert (sent.attributes or {})["messaging.batch.message_count"] == 2
 
 
+def test_of_an_id_as_long_as_a_message_only_the_beginning_waits_to_be_exported():
+    long = "x" * 1_000_000
+    with traces() as kept:
+        with kept.spans.attempt(Job(delivery_of({**_cloud(), "id": long, "type": long}), FakeOwner()), "log"):
+            pass
+        [span] = kept.finished
+    texts = [value for value in (span.attributes or {}).values() if isinstance(value, str)]
+    assert max(len(text) for text in texts) == 500
+
+
 def test_a_batch_stands_in_the_trace_of_one_that_is_exported():
     unsampled, sampled = (delivery_of({**_cloud(), "traceparent": parent}) for parent in (PARENT[:-2] + "00", PARENT))
     with traces() as kept:
@@ -179,6 +193,38 @@ def test_a_collector_that_takes_nothing_is_said_once_and_so_is_its_return():
             collector.taking = taking
             exporter.export([])
     assert [line["log_level"] for line in lines] == ["warning", "info"]
+
+
+def test_what_raises_in_the_exporter_is_said_like_any_other_failure(monkeypatch):
+    def broken(_: object) -> SpanExportResult:
+        raise ValueError("hidden")
+
+    collector = Collector()
+    monkeypatch.setattr(collector, "export", broken)
+    exporter = Scrubbed(collector)
+    with capture_logs() as lines:
+        assert [exporter.export([]) for _ in range(2)] == [SpanExportResult.FAILURE] * 2
+    assert [line["error"] for line in lines] == ["ValueError"]
+
+
+def test_a_header_that_cannot_be_sent_is_not_quoted(monkeypatch):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{free_port()}/hidden")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-team=hidden%0Akey")
+    exporter = Scrubbed(OTLPSpanExporter())
+    with capture_logs() as lines:
+        exporter.export([])
+    [line] = lines
+    assert "header value: ***" in line["error"]
+    assert "hidden" not in str(line)
+
+
+def test_a_queue_that_is_shorter_than_a_batch_makes_batches_shorter(monkeypatch):
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "100")
+    with traces() as kept:
+        for _ in range(3):
+            with kept.spans.attempt(Job(delivery_of(), FakeOwner()), "log"):
+                pass
+        assert len(kept.finished) == 3
 
 
 async def test_the_end_waits_for_the_last_spans_but_not_for_a_collector_that_never_answers(monkeypatch):
