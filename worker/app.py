@@ -202,7 +202,13 @@ class Worker:
         # Not before it is asked for: what it brings with it need not be installed, and takes its time to import.
         from worker.otlp import Exporting  # noqa: PLC0415
 
-        exporting = Exporting(settings, scope, self._name)
+        try:
+            exporting = Exporting(settings, scope, self._name)
+        except Exception as error:  # noqa: BLE001 - a variable that is not in `otel_environment`; the text may quote it
+            reason = type(error).__name__
+            raise ConfigError(
+                [f"tracing: OpenTelemetry does not start with these OTEL_* variables: {reason}"]
+            ) from None
         exporting.serve_libraries()
         opened.push_async_callback(exporting.aclose)
         self._tracing = exporting.spans

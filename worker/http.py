@@ -111,7 +111,7 @@ class Endpoints:
         """As who asks can read them: only OpenMetrics has exemplars."""
         try:
             encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-        except ValueError:  # a version that is none
+        except (ValueError, TypeError):  # a version that is none
             encode, content_type = generate_latest, CONTENT_TYPE_PLAIN_0_0_4
         return web.Response(body=encode(self._registry), headers={"Content-Type": content_type})
 

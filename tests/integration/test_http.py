@@ -65,6 +65,7 @@ async def test_metrics_are_what_prometheus_reads(server):
         ("application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75", "openmetrics"),
         ("text/plain;version=0.0.4;q=0.5,*/*;q=0.1", "text/plain"),
         ("application/openmetrics-text; version=none", "text/plain"),
+        ("application/openmetrics-text; version=a.b", "text/plain"),
         ("", "text/plain"),
     ],
 )

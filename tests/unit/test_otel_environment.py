@@ -1,13 +1,17 @@
 """otel_environment.py and what loading makes of it: a variable that cannot be right is a mistake, with its line."""
 
+from contextlib import AsyncExitStack
 from importlib.util import find_spec
 
 import pytest
 
 from tests.unit.configurations import ENVIRON, WORKER, loaded
 from worker import loading
+from worker.app import Worker
+from worker.errors import ConfigError
 from worker.mistakes import Mistakes
 from worker.otel_environment import is_disabled, mistakes_in
+from worker.stores import HubScope
 
 ON = WORKER + "tracing:\n  enabled: true\n"
 GOOD = {
@@ -107,6 +111,14 @@ def test_the_extra_is_missed_where_only_a_part_of_opentelemetry_is_there(monkeyp
     monkeypatch.setattr(loading, "find_spec", lambda name: find_spec(f"opentelemetry.not_{name}.more"))
     with pytest.raises(Mistakes, match=r"pip install 'event-grid-worker\[otel\]'"):
         loaded(ON)
+
+
+def test_a_variable_that_nobody_here_knows_ends_the_start_with_a_sentence(monkeypatch):
+    monkeypatch.setenv("OTEL_PYTHON_EXPORTER_OTLP_HTTP_CREDENTIAL_PROVIDER", "hidden")
+    worker = Worker(loaded(ON))
+    with pytest.raises(ConfigError, match=r"tracing: .*RuntimeError") as raised:
+        worker._trace(HubScope("hub.test", "events", "$Default"), AsyncExitStack())
+    assert "hidden" not in str(raised.value)
 
 
 @pytest.mark.parametrize("ratio", ["-0.1", "1.1", "true", "'1'"])
