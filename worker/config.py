@@ -93,9 +93,9 @@ class SourceSettings(Settings):
     retention_hours: float = Field(default=24, gt=0, le=90 * 24)
     """The hub's own retention: giving up must end before it."""
     prefetch: int = Field(default=3000, ge=1, le=100_000)
-    """Messages asked for ahead, per partition; of a hub with more than 8 partitions 8 times as many in all, but at least
-    300 each: one process may have to hold them. The SDK pauses 50 ms after each such batch: with 300 one
-    partition gives 4,600 events/s at best, with 3,000 three times as many, for about 4 MB of memory per 1,000."""
+    """Messages asked for ahead, per partition; of a hub with more than 8 partitions 8 times as many in all, at least
+    300 each: one process may have to hold them. The SDK pauses 50 ms after each such batch: with 300 one partition
+    gives 4,600 events/s at best, with 3,000 three times as many, for about 4 MB of memory per 1,000."""
     stall_seconds: float = Field(default=60, gt=0)
     """When the hub has more and nothing comes for so long, the worker connects anew, and ends if that does not help."""
     on_invalid_offset: OnInvalidOffset = "stop"
