@@ -284,10 +284,12 @@ class Consumer:
 class _Annotated:
     """The AMQP message below it."""
 
-    annotations: dict[bytes, Any] = {b"x-opt-sequence-number-epoch": -1}  # noqa: RUF012 - nobody writes into it
-
-
-_ANNOTATED = _Annotated()
+    def __init__(self, stored: Stored) -> None:
+        # A hub rounds to milliseconds. Here not: what is judged compares with the moment of sending.
+        self.annotations: dict[bytes, Any] = {
+            b"x-opt-sequence-number-epoch": -1,
+            b"x-opt-enqueued-time": stored.enqueued.timestamp() * 1000,
+        }
 
 
 class Received:
@@ -297,11 +299,10 @@ class Received:
     content_type = None
     partition_key = None
     properties: dict[str, Any] = {}  # noqa: RUF012 - nobody writes into it
-    raw_amqp_message = _ANNOTATED
 
     def __init__(self, stored: Stored, last: Stored) -> None:
         self.sequence_number = stored.number
         self.offset = stored.offset
-        self.enqueued_time = stored.enqueued
+        self.raw_amqp_message = _Annotated(stored)
         self.body = (stored.body,)
         self._last_enqueued_event_properties = {"sequence_number": last.number, "offset": last.offset}

@@ -23,7 +23,10 @@ class _Silent:
     def set(self, value: float) -> None:
         pass
 
-    def observe(self, amount: float) -> None:
+    def set_function(self, f: Callable[[], float]) -> None:
+        pass
+
+    def observe(self, amount: float, exemplar: dict[str, str] | None = None) -> None:
         pass
 
     def remove(self, *_: object) -> None:
