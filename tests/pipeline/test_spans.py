@@ -21,7 +21,7 @@ from worker.tracing import current
 
 
 def traced(number: int, subject: str, parent: str = PARENT) -> Message:
-    return replace(message(number, blob_event(subject, 1)), properties={"traceparent": parent.encode()})
+    return replace(message(number, blob_event(subject, 1)), properties={b"traceparent": parent.encode()})
 
 
 def play(stage: Stage, *messages: Message, seconds: float = 0) -> None:
