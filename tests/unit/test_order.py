@@ -218,6 +218,19 @@ def test_a_subject_that_is_forgotten_while_it_holds_events_keeps_them_in_order()
     assert ids(orderer.due(now=at(107), at_most=10)) == ["a:8", "a:9"]
 
 
+def test_a_subject_that_is_forgotten_while_it_holds_only_events_of_its_second_kind_keeps_them_in_order():
+    orderer = Orderer(window_seconds=5, memory_seconds=DAY, memory_subjects=1)
+    orderer.add(placed(1, "a"), now=at(0))
+    orderer.add(placed(3, "a", SEQUENCER), now=at(3))
+    orderer.add(placed(1, "b"), now=at(3))
+    assert ids(orderer.due(now=at(5), at_most=10)) == ["a:1"]
+    assert ids(orderer.due(now=at(8), at_most=1)) == ["a:3"]
+    orderer.add(placed(6, "a", SEQUENCER), now=at(8))
+    assert ids(orderer.due(now=at(8), at_most=10)) == ["b:1"]  # only b is remembered now
+    orderer.add(placed(5, "a", SEQUENCER), now=at(9))
+    assert ids(orderer.due(now=at(13), at_most=10)) == ["a:5", "a:6"]
+
+
 def test_nothing_is_kept_of_forgotten_subjects():
     orderer = Orderer(window_seconds=0, memory_seconds=DAY, memory_subjects=10)
 

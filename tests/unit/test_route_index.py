@@ -105,6 +105,26 @@ def test_an_event_is_held_against_no_filter_that_its_type_or_the_beginning_of_it
     assert asked == [*filters[0:6], *filters[10:16]]
 
 
+def test_the_case_of_a_subject_rules_out_no_route_whose_beginning_has_another():
+    routes = Routes([RouteSpec("any", ("a",), of({"subjectBeginsWith": "models/ss"}))])
+    exact = Routes([RouteSpec("exact", ("a",), of({"subjectBeginsWith": "Models/", "isSubjectCaseSensitive": True}))])
+    assert sinks(routes, replace(EVENT, subject="Models/ß")) == ["a"]
+    assert sinks(exact, replace(EVENT, subject="Models/x")) == ["a"]
+    assert sinks(exact, replace(EVENT, subject="models/x")) == []
+
+
+def test_the_index_does_not_grow_with_what_it_is_asked():
+    everywhere, somewhere = counting({}), counting({"subjectBeginsWith": "a"})
+    routes = Routes([RouteSpec("everywhere", ("a",), everywhere), RouteSpec("somewhere", ("b",), somewhere)])
+    asked.clear()
+    for _ in range(3):
+        routes.match(replace(EVENT, subject="a/b"))
+    assert asked == [everywhere, somewhere] * 3
+    asked.clear()
+    routes.match(replace(EVENT, subject="b"))
+    assert asked == [everywhere]
+
+
 def test_a_route_is_asked_once_where_another_wants_more_than_the_subject_has():
     short, long = counting({"subjectBeginsWith": "a"}), counting({"subjectBeginsWith": "a/b/c"})
     asked.clear()
