@@ -240,6 +240,10 @@ class Owner:
         """Always."""
         return True
 
+    def starts_at_once(self, _job: Job) -> bool:
+        """Always, as nearly every delivery of a pipeline does."""
+        return True
+
     async def may_start(self, _job: Job) -> bool:
         """Always."""
         return True
