@@ -272,9 +272,9 @@ class Claim:
                     task.cancel()
             if not tenure.lost:
                 first = [keeper.save] if self.overdue.waits_for_state else []
-                await self._leave(*first, partial(keeper.save, released=True), keeper.checkpoint)
+                await self._leave(*first, partial(keeper.save, released=True), partial(self._move, keeper))
         finally:
-            self._count_change("lost" if tenure.lost else "given up", tenure)
+            self._count_change("lost" if tenure.lost and not tenure.state.released else "given up", tenure)
 
     @property
     def _owners(self) -> tuple[PartitionOwner, ...]:
@@ -343,6 +343,13 @@ class Claim:
         except (StoreUnavailable, Fenced, TimeoutError) as error:
             reason = str(error) or f"the store took longer than {_LAST_SAVE_SECONDS:g} s"
             _log.warning("partition left without a last save", partition=self.partition, error=reason)
+
+    async def _move(self, keeper: Keeper) -> None:
+        """Moves the checkpoint of a partition that is released; who has taken it since has done so already."""
+        try:
+            await keeper.checkpoint()
+        except Fenced as fence:
+            _log.debug("the next owner was quicker with the checkpoint", partition=self.partition, reason=str(fence))
 
     def _snapshot(self) -> dict[str, Any]:
         request = self.tenure.state.request if self.tenure and self.closed else None

@@ -75,6 +75,31 @@ def test_a_former_owner_that_was_frozen_at_any_write_moves_neither_state_nor_che
     run(scene())
 
 
+def test_who_has_released_a_partition_has_lost_nothing_when_the_next_owner_is_quicker_with_the_checkpoint():
+    async def scene():
+        store = MemoryStore()
+        slow = Frozen(store.contents)
+        async with Stage(store=slow, window=0).open() as old, Stage(store=store, window=0).open() as new:
+            first = await old.begin("old")
+            await old.play(first, message(0, blob_event("a", 1)))
+            await asyncio.sleep(1)
+            await old.play(first, message(1, blob_event("a", 2)))
+            slow.before = "write_checkpoint"
+            with capture_logs() as logs:
+                first.close()
+                await asyncio.sleep(0.5)
+                assert (await new.state()).released
+                await new.begin("new")
+                slow.before = ""
+                await first.done.wait()
+            assert (await checkpoint(store)).sequence_number == 1
+            assert [each["event"] for each in logs if each["log_level"] == "warning"] == []
+            assert old.count("worker_ownership_changes_total", partition="0", change="given_up") == 1
+            assert not old.count("worker_ownership_changes_total", partition="0", change="lost")
+
+    run(scene())
+
+
 def test_a_former_owner_does_not_move_on_a_checkpoint_that_was_put_back_under_its_successor():
     async def scene():
         store = MemoryStore()
