@@ -137,6 +137,7 @@ class Worker:
                 store,
                 balance_seconds=settings.source.balance_interval_seconds,
                 expiry_seconds=settings.source.ownership_expiry_seconds,
+                hand_over_seconds=settings.limits.hand_over_seconds,
             )
             opened.push_async_callback(leases.release)
             if not await until_available(leases.open, stop):

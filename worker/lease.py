@@ -37,8 +37,8 @@ _BEGINNING = "-1"
 """The offset before the first message, as the SDK has it."""
 _ANSWER_SECONDS = 10.0
 """The longest that a store takes to say that it is away."""
-_JITTER = 1.1
-"""The SDK looks after an interval, or up to so many times as late as that."""
+_JITTER = 1.2
+"""The SDK looks after an interval, or up to so many times as late as that; 1.1 on average."""
 _ASKED_SECONDS = 1.0
 """From the look of another until its request for the partition is seen here."""
 
@@ -52,16 +52,19 @@ class Leases(CheckpointStore):
         *,
         balance_seconds: float,
         expiry_seconds: float,
+        hand_over_seconds: float = math.inf,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
+        """`hand_over_seconds`: of silence, after which whoever has asked for a partition takes it."""
         self._store = store
         self._balance_seconds = balance_seconds
         self._expiry_seconds = expiry_seconds
         # Two intervals before others may take over.
         self._lease_seconds = expiry_seconds - 2 * balance_seconds
-        self.offer_seconds = _JITTER * balance_seconds + _ASKED_SECONDS
-        """How long an offer stands: by then whoever is there has looked, and has asked."""
+        self.offer_seconds = min(_JITTER * balance_seconds + _ASKED_SECONDS, hand_over_seconds)
+        """How long an offer stands: by then whoever is there has looked, and has asked; and nobody has taken yet what
+        was not let go: who offers may be frozen, and its lease must be over when it thaws."""
         # An attempt is followed by the next one an interval later, and by its failure an answer later.
         self._attempt_seconds = 2 * (_ANSWER_SECONDS + balance_seconds)
         self._clock = clock
@@ -130,7 +133,9 @@ class Leases(CheckpointStore):
     def stop_claiming(self) -> None:
         """From now on the SDK can give up partitions and not take any: its client is about to close."""
         self._claiming = False
-        self._offered_at = None
+        if self._offered_at is not None:
+            self._offered_at = None
+            self._renewed_at.clear()  # what was on offer may be another's, however short ago it was renewed
 
     async def offer(self) -> bool:
         """Gives up all ownership in the store, while the SDK is shown it as ours until another has it.
@@ -214,7 +219,10 @@ class Leases(CheckpointStore):
     async def claim_ownership(
         self, ownership_list: Iterable[dict[str, Any]], **kwargs: Any
     ) -> Iterable[dict[str, Any]]:
-        """As the store grants; an empty owner is a release. What is on offer is granted, and not written."""
+        """As the store grants; an empty owner is a release. What is on offer is granted, and not written.
+
+        What is released is not on offer any more: the SDK would begin to read it again here.
+        """
         asked_at = self._clock()
         asked = list(ownership_list)
         wanted = [each for each in asked if self._claiming or not each["owner_id"]]
@@ -222,6 +230,8 @@ class Leases(CheckpointStore):
             if each["owner_id"]:
                 self._owner_id = each["owner_id"]
                 self._owner_ids.add(self._owner_id)
+            elif self._offered_at is not None:
+                self._renewed_at.pop(each["partition_id"], None)
         if not wanted:
             return [each for each in asked if self._is_on_offer(each)]
         with self._attempt():

@@ -129,7 +129,12 @@ class World:
         metrics: Any = SilentMetrics(life.name, self.history, clock)
         store = SimulatedStore(life.name, self.contents, self.weather, self.history, loop=self.loop, random=self.random)
         leases = Leases(
-            store, balance_seconds=BALANCE_SECONDS, expiry_seconds=EXPIRY_SECONDS, clock=clock, wall=self._wall
+            store,
+            balance_seconds=BALANCE_SECONDS,
+            expiry_seconds=EXPIRY_SECONDS,
+            hand_over_seconds=settings.limits.hand_over_seconds,
+            clock=clock,
+            wall=self._wall,
         )
         way = partial(self._way, life=life, store=store, metrics=metrics)
         lanes = {each.name: self._lane(way(each), metrics) for each in self.config.sinks}

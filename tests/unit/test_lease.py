@@ -178,12 +178,49 @@ def test_an_offer_ends_and_with_it_the_lease_also_when_nobody_looked():
         await process.leases.offer()
         process.clock.now += process.leases.offer_seconds - 0.1
         assert process.leases.valid(ZERO)
-        process.clock.now += 0.1
+        process.clock.now += 0.2
         assert not process.leases.valid(ZERO)
         process.leases.stop_claiming()
         assert await process.sdk_claims() == []
 
     run(scene())
+
+
+def test_once_an_offer_has_ended_no_lease_comes_back():
+    async def scene():
+        process = Stopping()
+        await process.begin()
+        await process.leases.offer()
+        process.clock.now += process.leases.offer_seconds  # it was frozen: others may have taken it
+        process.leases.stop_claiming()
+        assert not process.leases.valid(ZERO)
+
+    run(scene())
+
+
+def test_what_was_let_go_while_it_was_on_offer_is_not_begun_again_though_it_is_free():
+    async def scene():
+        process = Stopping()
+        await process.begin()
+        await process.leases.offer()
+        [mine] = [row for row in await process.leases.list_ownership(*SCOPE) if row["partition_id"] == "0"]
+        await process.taken()
+        await process.leases.claim_ownership(
+            [{**mine, "owner_id": ""}]
+        )  # the SDK has closed it, because it was asked for
+        await process.store.release_ownership("other")  # who stops too
+        assert await process.sdk_sees() == {"0": "", "1": ""}
+        assert await process.sdk_claims() == []
+
+    run(scene())
+
+
+@pytest.mark.parametrize(("balance", "seconds"), [(2, 3.4), (10, 5)])
+def test_an_offer_stands_until_others_have_looked_and_is_over_before_they_take_for_silence(
+    balance: float, seconds: float
+):
+    leases = Leases(MemoryStore(), balance_seconds=balance, expiry_seconds=60, hand_over_seconds=5)
+    assert leases.offer_seconds == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize("case", ["alone", "the other has expired", "the store is away", "the store does not answer"])
