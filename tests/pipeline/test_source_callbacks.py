@@ -68,7 +68,7 @@ async def until(condition: Callable[[], object], *, seconds: float = 60) -> None
 def test_a_batch_that_was_read_for_an_earlier_claim_is_not_taken_in_and_ends_the_present_one():
     async def scene():
         client = Client()
-        async with reading(SimpleNamespace(connect=lambda _: client, identity=None)) as claims:
+        async with reading(SimpleNamespace(connect=lambda _: client, identity=None, partitions=["0"])) as claims:
             await until(lambda: client.callbacks)
             orphan_may_go_on = asyncio.Event()
 
@@ -95,6 +95,7 @@ class Deaf:
     """A hub whose answers wait, and swallow a cancellation once, as the SDK does."""
 
     identity = None
+    partitions = (PARTITION,)
 
     def __init__(self) -> None:
         self.clients: list[Client] = []

@@ -68,11 +68,14 @@ async def working(*, other: bool) -> AsyncIterator[Working]:
             return True
 
         client = Client()
-        hub = SimpleNamespace(connect=lambda _: client, identity=None)
+        hub = SimpleNamespace(connect=lambda _: client, identity=None, partitions=[PARTITION])
         settings = SourceSettings(connection_string_env="X", hub="h")
         source = Source(hub, settings, leases, open_claim, stage.metrics, close_seconds=5)
         running = asyncio.create_task(source.run(reachable))
-        await (await client.callbacks)["on_partition_initialize"](CONTEXT)
+        await asyncio.wait({running, client.callbacks}, return_when=asyncio.FIRST_COMPLETED)
+        if running.done():  # else a source that fails would be waited for without an end
+            running.result()
+        await client.callbacks.result()["on_partition_initialize"](CONTEXT)
         await _until_held(claims[0])
         yield Working(source, claims[0], stage)
         source.begin_stop()
