@@ -109,7 +109,9 @@ def test_of_a_partition_of_which_nothing_comes_the_hub_is_asked_soon_and_again_a
             asked.append(asyncio.get_running_loop().time())
             return {each: End(41, datetime.fromtimestamp(START, UTC), empty=False) for each in partitions}
 
-        async with reading(SimpleNamespace(connect=lambda _: client, identity=None, ends=ends, partitions=["0"])) as claims:
+        async with reading(
+            SimpleNamespace(connect=lambda _: client, identity=None, ends=ends, partitions=["0"])
+        ) as claims:
             await until(lambda: client.callbacks)
             await client.callbacks["on_partition_initialize"](CONTEXT)
             opened_at = asyncio.get_running_loop().time()
