@@ -4,7 +4,6 @@ Prints the processor seconds from the start of the dataflow to its end. It runs 
 is not needed, and not there.
 """
 
-import gc
 import sys
 import time
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from bytewax.operators import KeyedStream, StatefulBatchLogic
 from bytewax.outputs import DynamicSink, StatelessSinkPartition
 from bytewax.testing import run_main
 
-from bench.reorder import Arrival, Job, arrivals, check
+from bench.reorder import Arrival, Job, arrivals, check, set_collector
 
 BATCH = 300
 """What a source gives at once: as many as the worker takes from the hub."""
@@ -133,8 +132,7 @@ def main() -> None:
     flow = Dataflow("reorder")
     keyed = op.input("in", flow, _Source(items))
     op.output("out", _reordered(sys.argv[1], keyed, job.window_seconds), _Sink(released))
-    gc.collect()
-    gc.freeze()
+    set_collector()
     began = time.process_time()
     run_main(flow)
     seconds = time.process_time() - began

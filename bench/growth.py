@@ -22,6 +22,7 @@ from bench.footprint import HUB, usage
 from bench.made import PER_SECOND, START, messages
 from bench.plumbing import Plumbing, plumbing
 from bench.report import Section, Table, Target, figure
+from worker.app import set_collector
 from worker.decode import decode
 from worker.duplicates import Verdict
 from worker.events import Event, Message, OrderKey, OrderKind, Placed, Position, Subject, UnixSeconds
@@ -73,6 +74,7 @@ class Grown(NamedTuple):
 
 def measure(repetitions: int) -> Section:
     """All of it."""
+    set_collector()
     rows, targets = asyncio.run(_in_process(repetitions))
     parts = _backlog()
     peak, seconds = asyncio.run(_partitions())

@@ -3,11 +3,10 @@
 Called as the pipeline calls it: what is due comes out before each event goes in. Prints the processor seconds.
 """
 
-import gc
 import sys
 import time
 
-from bench.reorder import PER_SECOND, Arrival, Job, arrivals, check
+from bench.reorder import PER_SECOND, Arrival, Job, arrivals, check, set_collector
 from worker.events import (
     Event,
     Message,
@@ -39,8 +38,7 @@ def main() -> None:
     events = [placed(arrival) for arrival in arrivals(job)]
     orderer = Orderer(window_seconds=job.window_seconds, memory_seconds=86_400)
     released: list[Released] = []
-    gc.collect()
-    gc.freeze()
+    set_collector()
     began = time.process_time()
     for event in events:
         now = event.message.enqueued_at

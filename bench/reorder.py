@@ -3,6 +3,7 @@
 The standard library only: the peer runs it in an environment of its own, without the worker.
 """
 
+import gc
 import random
 from collections.abc import Iterable
 from itertools import pairwise
@@ -35,6 +36,13 @@ class Arrival(NamedTuple):
     """Its true place among all."""
     at: float
     """When it came, in seconds."""
+
+
+def set_collector() -> None:
+    """As the worker sets it (worker/app.py), for both: what is there before the job is not looked at again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 def arrivals(job: Job) -> list[Arrival]:

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from bench import state
 from bench.made import PARTITION, PER_SECOND, START, TEAMS, TYPES, messages, team
 from bench.report import Section, Table, Target, figure, in_turns
+from worker.app import set_collector
 from worker.chains import Job, Turn
 from worker.decode import decode
 from worker.deliver import Lane
@@ -61,8 +62,8 @@ BARE, BY_SUBJECT = "a bare heap per subject", ", by subject only"
 _TOLD = f"""\
 {EVENTS:,} events of 900 bytes and {SUBJECTS:,} subjects, one event a message; processor time of one core, in turns.
 "Kept" is what there is more of after a stage than before, with all of its results still referred to: blocks by
-sys.getallocatedblocks, bytes by tracemalloc; what was made and dropped again does not count. The collector runs as
-Python sets it. Order: {ARRIVALS:,} events without data, {WINDOW} of them held, up to {DISORDER} places late. A bare
+sys.getallocatedblocks, bytes by tracemalloc; what was made and dropped again does not count. The collector is set
+as the worker sets it. Order: {ARRIVALS:,} events without data, {WINDOW} of them held, up to {DISORDER} places late. A bare
 heap for each subject, and one for what falls due, do the same without memory, lateness, kinds of keys, or a limit.
 Routes: each event has one that matches, by its type and the beginning of its subject, or by the beginning only. Not
 counted here: the hub's client, the pipeline between the stages, metrics, and caches that other work has filled."""
@@ -386,6 +387,7 @@ def ratios(samples: dict[str, list[float]], one: str, other: str) -> list[float]
 
 def measure(repetitions: int) -> Section:
     """All of it."""
+    set_collector()
     stages = works()
     samples = in_turns(tuple(stages), lambda name: sample(stages[name]), repetitions)
     seconds = {name: [each.seconds for each in some] for name, some in samples.items()}

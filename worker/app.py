@@ -60,10 +60,16 @@ def run(config: Config) -> int:
     SIGHUP reads the rules again.
     """
     logs.configure(traced=config.worker.tracing.enabled)
-    gc.freeze()
-    gc.set_threshold(*_COLLECTOR)
+    set_collector()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_until_signal(config))
+
+
+def set_collector() -> None:
+    """Python's collector as the worker has it: what was there at the start is never looked at again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_COLLECTOR)
 
 
 async def _until_signal(config: Config) -> int:
