@@ -63,8 +63,8 @@ _TOLD = f"""\
 {EVENTS:,} events of 900 bytes and {SUBJECTS:,} subjects, one event a message; processor time of one core, in turns.
 "Kept" is what there is more of after a stage than before, with all of its results still referred to: blocks by
 sys.getallocatedblocks, bytes by tracemalloc; what was made and dropped again does not count. The collector is set
-as the worker sets it. Order: {ARRIVALS:,} events without data, {WINDOW} of them held, up to {DISORDER} places late. A bare
-heap for each subject, and one for what falls due, do the same without memory, lateness, kinds of keys, or a limit.
+as the worker sets it. Order: {ARRIVALS:,} events without data, {WINDOW} of them held, up to {DISORDER} places late. A
+bare heap for each subject, and one for what falls due, do the same without memory, lateness, kinds of keys, or a limit.
 Routes: each event has one that matches, by its type and the beginning of its subject, or by the beginning only. Not
 counted here: the hub's client, the pipeline between the stages, metrics, and caches that other work has filled."""
 
