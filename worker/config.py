@@ -184,7 +184,8 @@ class LimitSettings(Settings):
     """What is bounded, per partition."""
 
     in_flight: int = Field(default=2000, ge=1)
-    """Released events that are not settled; when full, reading waits."""
+    """Released events that are not settled; when full, reading waits. Of a hub with more than 8 partitions 8 times as
+    many in all, as with `source.prefetch`, and at least 100 each."""
     held: int = Field(default=50_000, ge=1)
     """Events waiting for their turn; when full, the oldest are released early and counted."""
     drain_seconds: float = Field(default=20, ge=0)

@@ -9,8 +9,16 @@ from collections.abc import Callable
 _LOOK_SECONDS = 5.0
 _PATIENCE_SECONDS = 5.0
 """How long a partition is full before a sink with `overflow: dead_letter` gives up: a burst is no overflow."""
+_IN_FULL = 8
+"""Of so many partitions each has its whole limit: of a hub with more, one process may have to hold what all of them
+have, and its memory is not bounded by their number otherwise."""
 _FILLS_IT = 10
 """A sink fills a partition when at least this part (a tenth) of the limit waits for it."""
+
+
+def share(limit: int, partitions: int, *, least: int) -> int:
+    """What a partition has of a limit that is given for each: less where a hub has many, but not below `least`."""
+    return min(limit, max(least, _IN_FULL * limit // max(1, partitions)))
 
 
 class Room:

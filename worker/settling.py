@@ -25,13 +25,16 @@ from worker.owner import PartitionOwner
 from worker.parts import Parts
 from worker.pending import Expectations
 from worker.progress import Progress, Watermark
-from worker.room import Room
+from worker.room import Room, share
 from worker.sinks import Delivery
 from worker.state import Again, PartitionState
 from worker.stores import DeadLetter
 from worker.tracing import exemplar, traceparent_of
 from worker.unchanged import NOTHING
 from worker.unsettled import Open, Unsettled
+
+_LEAST_IN_FLIGHT = 100
+"""Enough for the concurrency of some sinks."""
 
 
 class Settling(PartitionOwner):
@@ -55,7 +58,8 @@ class Settling(PartitionOwner):
         self._given_up = GivenUp()
         self._letters = 0
         self._again: Again | None = None
-        self._room = Room(parts.limits.in_flight, lambda: len(self._unsettled), self._shed)
+        in_flight = share(parts.limits.in_flight, len(parts.board.partitions()), least=_LEAST_IN_FLIGHT)
+        self._room = Room(in_flight, lambda: len(self._unsettled), self._shed)
 
     # --- what the lanes ask and say (chains.Owner)
 

@@ -23,6 +23,7 @@ from worker.hub import End, Hub, one_line
 from worker.lease import Leases
 from worker.link import look
 from worker.metrics import Metrics
+from worker.room import share
 from worker.watchdog import Watchdog
 
 _log = structlog.get_logger()
@@ -40,22 +41,14 @@ _OFFERED_SECONDS = 0.2
 _RESTARTS = 3
 """How often the client is replaced for a partition before the process is."""
 _CANCEL_SECONDS = 1.0
-_IN_FULL = 8
-"""Of so many partitions `prefetch` is asked for in full: one process may have to hold what all of them were asked for,
-and the SDK takes about 3 KB for a message besides its body."""
 _LEAST_AHEAD = 300
-"""What the SDK asks for by itself."""
+"""What the SDK asks for by itself. It takes about 3 KB for a message besides its body."""
 _BATCH = 300
 """Messages handed over at once, at most."""
 
 
 _CLAIM: ContextVar[Claim] = ContextVar("claim")
 """For which claim the SDK's task reads that calls back: it opens a partition and reads it in one task."""
-
-
-def ahead(prefetch: int, partitions: int) -> int:
-    """How many messages of each partition are asked for ahead: less than `prefetch` where a hub has many partitions."""
-    return min(prefetch, max(_LEAST_AHEAD, _IN_FULL * prefetch // max(1, partitions)))
 
 
 class _GivenUp(WorkerError):
@@ -266,7 +259,7 @@ class Source:
             on_error=self._on_error,
             max_batch_size=_BATCH,
             max_wait_time=_HEARTBEAT_SECONDS,
-            prefetch=ahead(self._settings.prefetch, len(self._hub.partitions)),
+            prefetch=share(self._settings.prefetch, len(self._hub.partitions), least=_LEAST_AHEAD),
             # Explicit: the SDK's default is "@latest", which skips what comes before a partition's first checkpoint.
             starting_position="-1" if isinstance(self._settings.start, str) else self._settings.start,
             # False, or the checkpointed event itself would come again at each start.
