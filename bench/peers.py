@@ -11,7 +11,7 @@ from bench.report import Section, Table, figure, in_turns
 from bench.scene import ROOT, BenchFailed
 
 TITLE = "Peers"
-JOBS = (Job(100_000, 100, 100), Job(100_000, 10_000, 100))
+JOBS = (Job(50_000, 100, 100), Job(50_000, 5_000, 100))
 OURS = "order stage"
 OPERATORS = ("stateful_flat_map", "stateful_batch")
 _ENVIRONMENT = ROOT / ".venv-bench"
