@@ -29,8 +29,8 @@ SDK's defaults. *worker*: `worker run`, complete: decode, order with a window of
 sink that accepts at once (`discard`), state and checkpoints; prefetch {prefetch:,}. *JavaScript*: the bare loop of
 `@azure/event-hubs` on Node.js, with its defaults of {few:,} events only; with the large prefetch it leaves bodies as
 bytes, as Python does. Events/s: from the first seen to the last. µs per event: processor time of the contestant's
-process, from when it began to read. The hub took {hub:.0f} µs of processor time for each event: {limit} The SDK pauses 50 ms after each prefetched batch, so a
-small prefetch bounds events/s and not the processor time. That the worker delivered each event once and none late is
+process, from when it began to read. The hub took {hub:.0f} µs of processor time for each event: {limit} The SDK
+pauses 50 ms after each prefetched batch, so a small prefetch bounds events/s and not the processor time. That the worker delivered each event once and none late is
 checked in every run; order itself is not seen here, nor what a real destination costs, nor the network to Azure.
 Interpreters ({origins}) may be built with different options, so two of them compare builds as well as
 versions.{one_only}"""
