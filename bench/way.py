@@ -22,18 +22,18 @@ SUBJECTS = 2_000
 _SENT_PER_SECOND = 1_000.0
 """So slow that the enqueued times span several windows: else everything would be held until the hub is empty."""
 _TOLD = """\
-{events:,} events of 900 bytes about {subjects:,} subjects on {partitions} partitions of a local hub, which is a process
-of its own; each contestant reads them alone, from the start. *bare*: `receive_batch` with prefetch {prefetch:,} on
-uvloop, as the worker has it, and a handler that does nothing. *by hand*: orjson, one checkpoint for each batch, the
-SDK's defaults. *worker*: `worker run`, complete: decode, order with a window of {window} s, ten routes with filters, a
-sink that accepts at once (`discard`), state and checkpoints; prefetch {prefetch:,}. *JavaScript*: the bare loop of
-`@azure/event-hubs` on Node.js, with its defaults of {few:,} events only; with the large prefetch it leaves bodies as
-bytes, as Python does. Events/s: from the first seen to the last. µs per event: processor time of the contestant's
-process, from when it began to read. The hub took {hub:.0f} µs of processor time for each event: {limit} The SDK
-pauses 50 ms after each prefetched batch, so a small prefetch bounds events/s and not the processor time. That the worker delivered each event once and none late is
-checked in every run; order itself is not seen here, nor what a real destination costs, nor the network to Azure.
-Interpreters ({origins}) may be built with different options, so two of them compare builds as well as
-versions.{one_only}"""
+{events:,} events of 900 bytes about {subjects:,} subjects on {partitions} partitions of a local hub, which is a
+process of its own; each contestant reads them alone, from the start. *bare*: `receive_batch` with prefetch
+{prefetch:,} on uvloop, as the worker has it, and a handler that does nothing. *by hand*: orjson, one checkpoint for
+each batch, the SDK's defaults. *worker*: `worker run`, complete: decode, order with a window of {window} s, ten routes
+with filters, a sink that accepts at once (`discard`), state and checkpoints; prefetch {prefetch:,}. *JavaScript*: the
+bare loop of `@azure/event-hubs` on Node.js, with its defaults of {few:,} events only; with the large prefetch it
+leaves bodies as bytes, as Python does. Events/s: from the first seen to the last. µs per event: processor time of the
+contestant's process, from when it began to read. The hub took {hub:.0f} µs of processor time for each event: {limit}
+The SDK pauses 50 ms after each prefetched batch, so a small prefetch bounds events/s and not the processor time. That
+the worker delivered each event once and none late is checked in every run; order itself is not seen here, nor what a
+real destination costs, nor the network to Azure. Interpreters ({origins}) may be built with different options, so two
+of them compare builds as well as versions.{one_only}"""
 
 
 class Contestant(NamedTuple):
