@@ -19,7 +19,7 @@ from bench.scene import PARTITIONS, ROOT, BenchFailed, Process, running
 from bench.stamped import SUBJECTS, Paced, Stamp, bring, stamps
 
 RATES = (100, 1000, 5000)
-SECONDS = 1.5
+SECONDS = 1.0
 """Of each run."""
 WINDOW_SECONDS = 1.0
 WORKER_MS = 5.0

@@ -46,7 +46,7 @@ from worker.route import Routes, RouteSpec
 from worker.settings import SinkSettings
 from worker.sinks import Delivery
 
-EVENTS = 10_000
+EVENTS = 5_000
 ARRIVALS = 5_000
 """At the order stage: so few that their memory, which another stage has just used, is near."""
 SUBJECTS = 1_000
