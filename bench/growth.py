@@ -37,7 +37,7 @@ from worker.progress import Progress
 
 SUBJECTS = (1_000, 10_000, 100_000, 1_000_000)
 HELD = (100, 1_000, 10_000, 100_000)
-SLICE = 4_000
+SLICE = 2_000
 """Events of one measurement."""
 BACKLOG, PART = 1_000_000, 100_000
 FEW_SUBJECTS, FEW_HELD = 1_000, 100
