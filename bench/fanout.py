@@ -26,7 +26,7 @@ SUBJECTS = 1000
 RATIO = 20
 WORKER, NAIVE = "worker", "hand-written loop"
 HUBS = {WORKER: "for-worker", NAIVE: "for-loop"}
-_MOST = 2000
+_MOST = 1200
 _RUN_SECONDS = 1.5
 """How long a lane would need for its events if nothing but the answers took time."""
 _WARM = 0.2

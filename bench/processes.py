@@ -61,8 +61,6 @@ def measure(repetitions: int) -> Section:
                 seconds = time.perf_counter() - began
                 sample = Sample(seconds, _cpu(workers) - before, source.process.cpu_seconds - hub_before)
                 check(workers, events)
-                for each in workers:
-                    each.process.stop()
             return sample
         finally:
             shutil.rmtree(folder, ignore_errors=True)
