@@ -28,7 +28,7 @@ from worker.local.traffic import TrafficOptions, generate
 HUB, PARTITIONS = "ml-events", 4
 RATE = 200.0
 """Events a second, over all partitions: enough that there is something to write at each moment."""
-SECONDS = 20.0
+SECONDS = 15.0
 """Of load, and of rest."""
 WARM_SECONDS = 5.0
 SETTINGS = ((1.0, 5.0), (4.0, 30.0), (0.2, 1.0))

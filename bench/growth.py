@@ -35,14 +35,14 @@ from worker.memory import Rows
 from worker.order import Remembered
 from worker.progress import Progress
 
-SUBJECTS = (1_000, 10_000, 100_000, 1_000_000)
-HELD = (100, 1_000, 10_000, 100_000)
+SUBJECTS = (1_000, 100_000, 1_000_000)
+HELD = (100, 10_000, 100_000)
 SLICE = 2_000
 """Events of one measurement."""
 BACKLOG, PART = 1_000_000, 100_000
 FEW_SUBJECTS, FEW_HELD = 1_000, 100
 FLAT, LIMIT_BYTES = 1.5, 512 * 2**20
-PARTITIONS, EVERYWHERE = 32, 48_000
+PARTITIONS, EVERYWHERE = 32, 42_000
 """More than the worker asks for ahead and has in flight in all partitions together."""
 _REMEMBERED = 200_000
 """The most subjects that a partition remembers (worker/order.py)."""

@@ -19,7 +19,7 @@ from bench.contestants import PREFETCH, WINDOW_SECONDS, at_the_end, check, fill,
 from bench.report import Section, Table, Target, figure, in_turns
 from bench.scene import PARTITIONS, Hub, Worker, hub, worker
 
-EVENTS = 5_000
+EVENTS = 4_000
 SUBJECTS = 2_000
 WANTED = 1.6
 _SHARE_SECONDS = 60.0

@@ -15,7 +15,7 @@ from bench.interpreters import Interpreter, interpreters
 from bench.report import Section, Table, Target, figure, in_turns
 from bench.scene import BLOB_ENV, PARTITIONS, azurite, hub
 
-EVENTS = 5_000
+EVENTS = 4_000
 _FEW = 1_000
 """For the loop whose defaults give some hundred a second."""
 SUBJECTS = 2_000
