@@ -313,6 +313,7 @@ async def deployed_is_missing(stage: Scene) -> None:
     await stage.pass_by(900)
 
 
+@pytest.mark.timeout(300)  # a life for each moment at which one may end: half a minute of processor time, or more
 @pytest.mark.parametrize("quiet", [{}, GROUPED])
 def test_whenever_the_process_dies_what_is_missing_is_told_and_nothing_else(quiet: dict[str, Any]):
     def told_of(store: MemoryStore) -> list[str]:

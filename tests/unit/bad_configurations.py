@@ -73,8 +73,8 @@ BAD = [
     Bad(
         "worker",
         "store:",
-        "traces: {}\nstore:",
-        "worker.yaml:4:1: traces: there is no such key; write one of",
+        "notes: {}\nstore:",
+        "worker.yaml:4:1: notes: there is no such key; write one of",
     ),
     Bad(
         "worker",
