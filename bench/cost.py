@@ -7,25 +7,20 @@ requests are counted on their way there and by itself, and must agree. That they
 import asyncio
 import re
 import tempfile
-import urllib.request
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import AbstractContextManager, AsyncExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple, Self
 from urllib.parse import unquote
 
-import yaml
-from prometheus_client.parser import text_string_to_metric_families
-
-from bench.chaos.stores import StoreKind, store_of
+from bench.azurite import HOST
 from bench.report import Section, Table, Target
-from worker.local.children import Child, Children, children
+from bench.scene import BLOB_ENV, HUB, PARTITIONS, Hub, Worker, azurite, hub, worker
 from worker.local.send import send
 from worker.local.traffic import TrafficOptions, generate
 
-HUB, PARTITIONS = "ml-events", 4
 RATE = 200.0
 """Events a second, over all partitions: enough that there is something to write at each moment."""
 SECONDS = 15.0
@@ -39,8 +34,6 @@ with nothing to do."""
 _START_SECONDS = 180.0
 _DRAIN_SECONDS = 15.0
 _MONTH_SECONDS = 30 * 86_400
-_HOST = "127.0.0.1"
-_STORE_ENV, _HUB_ENV = "BENCH_STORE", "EVENTHUB_CONNECTION_STRING"
 _WRITES = ("PUT state", "PUT memory", "PUT checkpoint")
 _BEGINS = re.compile(rb"(GET|HEAD|PUT|POST|DELETE) (/\S*) HTTP/1\.1\r\n")
 _KIND = re.compile(r"/(state|memory|checkpoint|ownership|rows|ledger)(/|$)")
@@ -90,7 +83,7 @@ class Wire:
         self._server: asyncio.Server | None = None
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._connected, _HOST, 0)
+        self._server = await asyncio.start_server(self._connected, HOST, 0)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -105,7 +98,7 @@ class Wire:
         return port
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        their_reader, their_writer = await asyncio.open_connection(_HOST, self._to)
+        their_reader, their_writer = await asyncio.open_connection(HOST, self._to)
         await asyncio.gather(self._there(reader, their_writer), _pass(their_reader, writer))
 
     async def _there(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -136,43 +129,35 @@ def _what(method: bytes, target: bytes) -> str:
 
 
 class Observed:
-    """A worker with one setting, and the way to its store."""
+    """A worker with one setting, and the way to its store, which goes through this loop: so nothing may hold it up."""
 
-    def __init__(self, setting: tuple[float, float], wire: Wire, child: Child) -> None:
+    def __init__(self, setting: tuple[float, float], wire: Wire, one: Worker) -> None:
         self.setting = setting
         self._wire = wire
-        self.child = child
-        self._metrics = ""
+        self._worker = one
 
     async def now(self) -> Counted:
         """What it has done so far."""
-        values = await asyncio.to_thread(self._scrape)
+        said = await asyncio.to_thread(self._worker.metrics)
         return Counted(
-            values["worker_settled_events_total"],
-            values["worker_state_writes_total"],
-            values["worker_store_requests_total"],
+            said.total("worker_settled_events_total"),
+            said.total("worker_state_writes_total"),
+            said.total("worker_store_requests_total"),
             self._wire.requests.copy(),
             self._wire.sent_bytes,
         )
 
-    def _scrape(self) -> Counter[str]:
-        """Sums over all labels."""
-        with urllib.request.urlopen(self._metrics, timeout=10) as answer:  # noqa: S310 - our own worker's page
-            text = answer.read().decode()
-        sums = Counter[str]()
-        for family in text_string_to_metric_families(text):
-            for each in family.samples:
-                sums[each.name] += each.value
-        return sums
-
     async def ready(self) -> None:
         """Waits until it owns every partition."""
-        async with asyncio.timeout(_START_SECONDS):
-            while not (found := re.search(r"http://[0-9.:]+/metrics", self.child.log.read_text())):  # noqa: ASYNC110
-                await asyncio.sleep(0.2)
-            self._metrics = found[0]
-            while (await asyncio.to_thread(self._scrape))["worker_partition_takes_total"] < PARTITIONS:  # noqa: ASYNC110
-                await asyncio.sleep(0.2)
+        until = self._worker.process.until
+        await asyncio.to_thread(until, self._owns_all, "did not take every partition", _START_SECONDS)
+
+    def _owns_all(self) -> bool:
+        return self._worker.metrics().total("worker_partition_takes_total") >= PARTITIONS
+
+    async def stop(self) -> None:
+        """Must end well."""
+        await asyncio.to_thread(self._worker.process.stop)
 
 
 class Cost(NamedTuple):
@@ -265,23 +250,23 @@ def _named(setting: tuple[float, float]) -> str:
 async def _measured() -> list[Cost]:
     async with AsyncExitStack() as opened:
         folder = Path(opened.enter_context(tempfile.TemporaryDirectory()))
-        store = await opened.enter_async_context(store_of("blob", folder))
-        family = await opened.enter_async_context(children(folder))
-        hub = await _start_hub(family)
+        store = opened.enter_context(azurite(folder))
+        source = opened.enter_context(hub(folder, PARTITIONS))
         observed = []
         for number, setting in enumerate(SETTINGS):
             wire = await opened.enter_async_context(Wire(_port(store)))
-            child = await _start_worker(family, folder, number, store=store, wire=wire, hub=hub)
-            observed.append(Observed(setting, wire, child))
+            through = store.replace(f":{_port(store)}/", f":{wire.port}/")
+            one = opened.enter_context(_worker(folder, source, f"cost{number}", setting, through))
+            observed.append(Observed(setting, wire, one))
         for each in observed:
             await each.ready()
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(_load(hub))
+            tasks.create_task(_load(source))
             await asyncio.sleep(WARM_SECONDS)
             loads = await _during(observed)
         await asyncio.sleep(_DRAIN_SECONDS)
         rests = await _during(observed)
-        await family.stop([each.child for each in observed])
+        await asyncio.gather(*(each.stop() for each in observed))
     for load, rest in zip(loads, rests, strict=True):
         assert load.events > 0.8 * RATE * SECONDS, "the worker did not follow: there was no steady load"
         assert rest.events == 0, "there was no rest"
@@ -298,55 +283,37 @@ async def _during(observed: Sequence[Observed]) -> list[Counted]:
     return [(await each.now()).less(first) for each, first in zip(observed, before, strict=True)]
 
 
-async def _load(hub: str) -> None:
+async def _load(source: Hub) -> None:
     """Longer than is measured: what is held still counts as load."""
     count = round(RATE * (SECONDS + 2 * WARM_SECONDS))
     traffic = generate(TrafficOptions(count=count, started_at=datetime.now(UTC), disorder=20, seed=1))
-    await send(traffic, connection_string=hub, hub=HUB, rate=RATE)
+    await send(traffic, connection_string=source.connection_string, hub=HUB, rate=RATE)
 
 
-def _port(store: StoreKind) -> int:
+def _port(store: str) -> int:
     """Azurite's."""
-    found = re.search(r"BlobEndpoint=http://[^:]+:(\d+)/", _connection(store))
+    found = re.search(r"BlobEndpoint=http://[^:]+:(\d+)/", store)
     assert found is not None
     return int(found[1])
 
 
-def _connection(store: StoreKind) -> str:
-    return store.environment[store.settings["connection_string_env"]]
-
-
-async def _start_hub(family: Children) -> str:
-    arguments = ("--port", "0", "--hub", HUB, "--partitions", str(PARTITIONS))
-    hub = await family.start("hub", "local", "broker", *arguments, speaks=True)
-    line = await hub.first_line(timeout_seconds=30)
-    return line[line.index("Endpoint=") :]
-
-
-async def _start_worker(
-    family: Children, folder: Path, number: int, *, store: StoreKind, wire: Wire, hub: str
-) -> Child:
+def _worker(
+    folder: Path, source: Hub, name: str, setting: tuple[float, float], store: str
+) -> AbstractContextManager[Worker]:
     """With the limits as they are shipped, in a group and a container of its own."""
-    state_seconds, checkpoint_seconds = SETTINGS[number]
-    own = folder / str(number)
-    own.mkdir()
+    state_seconds, checkpoint_seconds = setting
     settings = {
-        "source": {"connection_string_env": _HUB_ENV, "hub": HUB, "consumer_group": f"cost{number}"},
+        "source": {"consumer_group": name},
         "store": {
             "kind": "blob",
-            "connection_string_env": _STORE_ENV,
-            "container": f"cost{number}",
+            "connection_string_env": BLOB_ENV,
+            "container": name,
             "state_interval_seconds": state_seconds,
             "checkpoint_interval_seconds": checkpoint_seconds,
         },
-        "http": {"port": 0},
     }
     routing = {
         "sinks": [{"name": "out", "kind": "file", "path": "out.jsonl"}],
         "routes": [{"name": "everything", "sinks": ["out"]}],
     }
-    (own / "worker.yaml").write_text(yaml.safe_dump(settings))
-    (own / "routes.yaml").write_text(yaml.safe_dump(routing))
-    through = _connection(store).replace(f":{_port(store)}/", f":{wire.port}/")
-    environment = {_HUB_ENV: hub, _STORE_ENV: through}
-    return await family.start(f"worker{number}", "run", "--config", str(own / "worker.yaml"), environment=environment)
+    return worker(folder, source, settings, routing, name=name, environment={BLOB_ENV: store})

@@ -19,13 +19,13 @@ from typing import NamedTuple
 
 import yaml
 
+from bench.scene import HUB, usage
 from worker.local.children import Child, Children, children
 from worker.local.receiver import Receiver, Record
 from worker.local.send import send
 from worker.local.traffic import TrafficOptions, generate
 
 _PARTITIONS = 4
-HUB = "ml-events"
 _IDLE_SECONDS = 20.0
 _LIMIT_SECONDS = 300.0
 _KEPT = Path(__file__).parent / "FOOTPRINT.md"
@@ -37,23 +37,6 @@ _TABLE = (
     "| phase | events | took | cores | events per second of a core | memory | most so far |",
     "|---|---:|---:|---:|---:|---:|---:|",
 )
-
-
-class Usage(NamedTuple):
-    """What a process has used by now."""
-
-    cpu_seconds: float
-    resident_bytes: int
-    peak_bytes: int
-
-
-def usage(pid: int) -> Usage:
-    """What the kernel says of a process."""
-    after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    ticks = int(after_name[11]) + int(after_name[12])
-    status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":" in line)
-    resident, peak = (int(status[key].split()[0]) * 1024 for key in ("VmRSS", "VmHWM"))
-    return Usage(ticks / os.sysconf("SC_CLK_TCK"), resident, peak)
 
 
 class Measured(NamedTuple):

@@ -9,27 +9,23 @@ import gc
 import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-import yaml
-
-from bench.footprint import HUB, usage
 from bench.made import PER_SECOND, START, messages
 from bench.plumbing import Plumbing, plumbing
-from bench.report import Section, Table, Target, figure
+from bench.report import Section, Table, Target, figure, turns
+from bench.scene import hub, load, usage, worker
 from worker.app import set_collector
 from worker.decode import decode
 from worker.duplicates import Verdict
 from worker.events import Event, Message, OrderKey, OrderKind, Placed, Position, Subject, UnixSeconds
 from worker.judge import Judge
 from worker.keys import data_digest, duplicate_key
-from worker.local.children import Child, Children, children
-from worker.local.send import send
 from worker.local.traffic import TrafficOptions, generate
 from worker.memory import Rows
 from worker.order import Remembered
@@ -77,7 +73,7 @@ def measure(repetitions: int) -> Section:
     set_collector()
     rows, targets = asyncio.run(_in_process(repetitions))
     parts = _backlog()
-    peak, seconds = asyncio.run(_partitions())
+    peak, seconds = _partitions()
     flat = max(parts) / min(parts)
     backlog = (f"backlog of {BACKLOG:,}", figure([each * 1e6 for each in parts], 1), "")
     wide = Table(
@@ -101,9 +97,8 @@ async def _in_process(repetitions: int) -> tuple[list[tuple[str, ...]], list[Tar
         grown = [await _remembering(opened, number) for number in SUBJECTS]
         grown += [await _holding(opened, number) for number in HELD]
         samples: dict[str, list[float]] = {each.name: [] for each in grown}
-        for turn in range(repetitions):
-            for each in grown if turn % 2 == 0 else reversed(grown):
-                samples[each.name].append(await _slice(each))
+        for each in turns(grown, repetitions):
+            samples[each.name].append(await _slice(each))
     rows = [
         (
             each.name,
@@ -210,54 +205,30 @@ def _resident() -> int:
 # --- many partitions
 
 
-async def _partitions() -> tuple[int, float]:
+def _partitions() -> tuple[int, float]:
     """The peak of a worker's memory that owns them all, and the seconds until it was through."""
-    async with AsyncExitStack() as opened:
-        folder = Path(opened.enter_context(tempfile.TemporaryDirectory()))
-        family = await opened.enter_async_context(children(folder))
-        connection_string = await _start_hub(family)
-        sent = generate(TrafficOptions(count=EVERYWHERE, started_at=datetime(2026, 1, 1, tzinfo=UTC), seed=1))
-        await send(sent, connection_string=connection_string, hub=HUB)
-        worker, out = await _start_worker(family, folder, connection_string)
-        began = time.monotonic()
-        await _until_written(out, sum(len(each.events) for each in sent))
-        seconds, peak = time.monotonic() - began, usage(worker.pid).peak_bytes
-        await family.stop([worker])
-    return peak, seconds
-
-
-async def _until_written(out: Path, wanted: int) -> None:
-    """Each event is a line."""
-    lines = 0
-    async with asyncio.timeout(_LIMIT_SECONDS):
-        while not out.exists():  # noqa: ASYNC110, ASYNC240 - another process writes it
-            await asyncio.sleep(0.1)
-        with out.open("rb") as file:
-            while lines < wanted:
-                lines += file.read().count(b"\n")
-                await asyncio.sleep(0.1)
-    assert lines == wanted, f"{lines:,} lines of {wanted:,}"
-
-
-async def _start_hub(family: Children) -> str:
-    arguments = ("--port", "0", "--hub", HUB, "--partitions", str(PARTITIONS))
-    hub = await family.start("hub", "local", "broker", *arguments, speaks=True)
-    line = await hub.first_line(timeout_seconds=30)
-    return line[line.index("Endpoint=") :]
-
-
-async def _start_worker(family: Children, folder: Path, connection_string: str) -> tuple[Child, Path]:
-    settings = {
-        "source": {"connection_string_env": "EVENTHUB_CONNECTION_STRING", "hub": HUB},
-        "store": {"kind": "sqlite", "path": "worker.db"},
-        "http": {"port": 0},
-    }
+    sent = generate(TrafficOptions(count=EVERYWHERE, started_at=datetime(2026, 1, 1, tzinfo=UTC), seed=1))
     routing = {
         "sinks": [{"name": "out", "kind": "file", "path": "out.jsonl"}],
         "routes": [{"name": "everything", "sinks": ["out"]}],
     }
-    (folder / "worker.yaml").write_text(yaml.safe_dump(settings))
-    (folder / "routes.yaml").write_text(yaml.safe_dump(routing))
-    environment = {"EVENTHUB_CONNECTION_STRING": connection_string}
-    worker = await family.start("worker", "run", "--config", str(folder / "worker.yaml"), environment=environment)
-    return worker, folder / "out.jsonl"
+    with tempfile.TemporaryDirectory() as name, hub(Path(name), PARTITIONS) as source:
+        load(source, sent)
+        with worker(Path(name), source, {}, routing) as one:
+            began, wanted = time.monotonic(), sum(len(each.events) for each in sent)
+            lines = _lines(one.folder / "out.jsonl")
+            one.process.until(lambda: next(lines) >= wanted, f"did not write {wanted:,} lines", _LIMIT_SECONDS)
+            seconds, peak = time.monotonic() - began, usage(one.process.pid).peak_bytes
+            assert next(lines) == wanted, "an event came twice"
+    return peak, seconds
+
+
+def _lines(path: Path) -> Iterator[int]:
+    """How many there are, each time it is asked: of a file that another process makes, and appends to."""
+    while not path.exists():
+        yield 0
+    number = 0
+    with path.open("rb") as file:
+        while True:
+            number += file.read().count(b"\n")
+            yield number

@@ -1,7 +1,6 @@
 """How long an event takes from its sender to the callback of a bare SDK client, and to the worker's sink."""
 
 import asyncio
-import os
 import sys
 import tempfile
 import time
@@ -10,12 +9,10 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from itertools import pairwise, product
 from pathlib import Path
 from statistics import median, quantiles
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import yaml
-
-from bench.report import Section, Table, Target, figure
-from bench.scene import PARTITIONS, ROOT, BenchFailed, Process, running
+from bench.report import Section, Table, Target, figure, turns
+from bench.scene import PARTITIONS, BenchFailed, Hub, Process, running, worker
 from bench.stamped import SUBJECTS, Paced, Stamp, bring, stamps
 
 RATES = (100, 1000, 5000)
@@ -70,14 +67,12 @@ Runs = dict[tuple[str, int], list[Run]]
 
 
 async def _measure(folder: Path, repetitions: int) -> Runs:
-    """In turns, but for the load on the loop: `in_turns` knows no loop."""
     runs: Runs = {each: [] for each in product(CONTESTANTS, RATES)}
     async with _scene(folder) as contestants:
         for contestant in contestants.values():
             await _one(contestant, rate=1000, seconds=SECONDS)  # the first batch of everything is slow
-        for turn in range(repetitions):
-            for name, rate in list(runs) if turn % 2 == 0 else reversed(list(runs)):
-                runs[name, rate].append(await _one(contestants[name], rate, SECONDS))
+        for name, rate in turns(runs, repetitions):
+            runs[name, rate].append(await _one(contestants[name], rate, SECONDS))
     return runs
 
 
@@ -128,7 +123,7 @@ async def _scene(folder: Path) -> AsyncIterator[dict[str, Contestant]]:
         contestants = {}
         for name, hub, connection_string in zip(CONTESTANTS, hubs, line.split(), strict=True):
             noted = folder / f"{hub}.stamps"
-            consumer = opened.enter_context(_consumer(name, hub, folder, connection_string, noted))
+            consumer = opened.enter_context(_consumer(name, hub, folder, Hub(process, connection_string), noted))
             load = await opened.enter_async_context(Paced(connection_string))
             contestants[name] = Contestant(consumer, noted, load)
         for contestant in contestants.values():
@@ -137,39 +132,23 @@ async def _scene(folder: Path) -> AsyncIterator[dict[str, Contestant]]:
 
 
 @contextmanager
-def _consumer(name: str, hub: str, folder: Path, connection_string: str, noted: Path) -> Iterator[Process]:
-    environment = {"EVENTHUB_CONNECTION_STRING": connection_string}
+def _consumer(name: str, hub: str, folder: Path, source: Hub, noted: Path) -> Iterator[Process]:
     if name == _BARE:
-        command: Sequence[str] = (sys.executable, "-m", "bench.stamped", str(noted))
-    else:
-        settings = _settings(folder / name, hub, 0 if name == _WORKER else WINDOW_SECONDS, noted)
-        # The environment of `running` has a path of its own.
-        path = f"PYTHONPATH={ROOT}{os.pathsep}{folder / 'brought'}"
-        command = ("env", path, sys.executable, "-m", "worker", "run", "--config", str(settings))
-    with running(hub, folder, command, environment) as process:
-        yield process
-
-
-def _settings(folder: Path, hub: str, window_seconds: float, noted: Path) -> Path:
-    folder.mkdir()
-    settings = {
-        "source": {
-            "connection_string_env": "EVENTHUB_CONNECTION_STRING",
-            "hub": hub,
-            "balance_interval_seconds": 1,  # so that it begins soon
-            "ownership_expiry_seconds": 6,
-        },
-        "store": {"kind": "sqlite", "path": "worker.db"},
-        "order": {"window_seconds": window_seconds},
-        "http": {"port": 0},
+        with running(hub, folder, (sys.executable, "-m", "bench.stamped", str(noted)), source.environment) as process:
+            yield process
+        return
+    settings: dict[str, dict[str, Any]] = {
+        # The intervals: so that it begins soon.
+        "source": {"hub": hub, "balance_interval_seconds": 1, "ownership_expiry_seconds": 6},
+        "order": {"window_seconds": 0 if name == _WORKER else WINDOW_SECONDS},
     }
     routing = {
         "sinks": [{"name": "stamps", "kind": "stamp", "path": str(noted)}],
         "routes": [{"name": "all", "sinks": ["stamps"]}],
     }
-    (folder / "routes.yaml").write_text(yaml.safe_dump(routing))
-    (folder / "worker.yaml").write_text(yaml.safe_dump(settings))
-    return folder / "worker.yaml"
+    environment = {"PYTHONPATH": str(folder / "brought")}
+    with worker(folder, source, settings, routing, name=hub, environment=environment) as one:
+        yield one.process
 
 
 # --- what is told

@@ -8,7 +8,7 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -61,13 +61,19 @@ class Section(NamedTuple):
         return "\n\n".join(parts)
 
 
-def in_turns(names: Sequence[Name], measure: Callable[[Name], Sample], repetitions: int) -> dict[Name, list[Sample]]:
+def turns(names: Iterable[Name], repetitions: int) -> Iterator[Name]:
     """Every contestant once, then every one again, the other way round: what slows the machine slows each of them."""
-    samples: dict[Name, list[Sample]] = {name: [] for name in names}
+    there = list(names)
     for turn in range(repetitions):
-        for name in names if turn % 2 == 0 else reversed(names):
-            samples[name].append(sample := measure(name))
-            print(f"{turn + 1}/{repetitions} {name}: {sample}", file=sys.stderr, flush=True)
+        yield from there if turn % 2 == 0 else reversed(there)
+
+
+def in_turns(names: Sequence[Name], measure: Callable[[Name], Sample], repetitions: int) -> dict[Name, list[Sample]]:
+    """What each contestant did in each of its turns, shown as it comes."""
+    samples: dict[Name, list[Sample]] = {name: [] for name in names}
+    for name in turns(names, repetitions):
+        samples[name].append(sample := measure(name))
+        print(f"{len(samples[name])}/{repetitions} {name}: {sample}", file=sys.stderr, flush=True)
     return samples
 
 

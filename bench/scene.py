@@ -5,7 +5,6 @@ makes no judgement.
 """
 
 import asyncio
-import base64
 import os
 import re
 import signal
@@ -21,7 +20,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 
+from bench.azurite import HOST, Azurite
 from worker.local.send import send
 from worker.local.traffic import TrafficMessage
 
@@ -30,9 +31,6 @@ HUB = "ml-events"
 PARTITIONS = 4
 BLOB_ENV = "BENCH_BLOB"
 _HUB_ENV = "EVENTHUB_CONNECTION_STRING"
-_AZURITE = ROOT / "tests/node/node_modules/azurite/dist/src/blob/main.js"
-_ACCOUNT = "devstoreaccount1"
-_HOST = "127.0.0.1"
 _START_SECONDS = 60.0
 _STOP_SECONDS = 40.0
 _LOOK_SECONDS = 0.005
@@ -132,8 +130,12 @@ class Process:
 def running(
     name: str, folder: Path, command: Sequence[str], environment: Mapping[str, str] | None = None
 ) -> Iterator[Process]:
-    """A process, which does not outlive the block; its log is `folder`/`name`.log."""
-    log = folder / f"{name}.log"
+    """A process, which does not outlive the block; its log is `folder`/`name`.log.
+
+    A PYTHONPATH in its environment comes behind that of the project.
+    """
+    log, given = folder / f"{name}.log", environment or {}
+    path = os.pathsep.join((str(ROOT), *filter(None, [given.get("PYTHONPATH")])))
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603 - our own programs
             command,
@@ -141,7 +143,7 @@ def running(
             stdout=output,
             stderr=output,
             cwd=ROOT,
-            env={**os.environ, **(environment or {}), "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT)},
+            env={**os.environ, **given, "PYTHONUNBUFFERED": "1", "PYTHONPATH": path},
             start_new_session=True,
         )
     running_one = Process(name, process, log)
@@ -179,28 +181,17 @@ def load(into: Hub, messages: Sequence[TrafficMessage], rate: float | None = Non
 @contextmanager
 def azurite(folder: Path) -> Iterator[str]:
     """An empty Blob service in memory: its connection string. Needs `make node`."""
-    if not _AZURITE.exists():
+    if not Azurite.is_installed():
         raise BenchFailed("Azurite is not installed: run `make node`")
-    port, key = free_port(), base64.b64encode(os.urandom(32)).decode()
-    options = ["--silent", "--inMemoryPersistence", "--skipApiVersionCheck", "--disableTelemetry"]
-    command = ("node", str(_AZURITE), *options, "--blobHost", _HOST, "--blobPort", str(port))
-    with running("azurite", folder, command, {"AZURITE_ACCOUNTS": f"{_ACCOUNT}:{key}"}) as process:
-        process.until(lambda: _listens(port), "did not listen", _START_SECONDS)
-        endpoint = f"http://{_HOST}:{port}/{_ACCOUNT}"
-        yield f"DefaultEndpointsProtocol=http;AccountName={_ACCOUNT};AccountKey={key};BlobEndpoint={endpoint};"
-
-
-def free_port() -> int:
-    """One that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind((_HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    one = Azurite.new()
+    with running("azurite", folder, one.command, one.environment) as process:
+        process.until(lambda: _listens(one.port), "did not listen", _START_SECONDS)
+        yield one.connection_string
 
 
 def _listens(port: int) -> bool:
     with socket.socket() as probe:
-        return probe.connect_ex((_HOST, port)) == 0
+        return probe.connect_ex((HOST, port)) == 0
 
 
 Settings = Mapping[str, Any]
@@ -253,19 +244,13 @@ def worker(
         yield Worker(process, place)
 
 
-_SAMPLE = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
-_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
-
-
 class Metrics:
     """One answer of /metrics."""
 
     def __init__(self, text: str) -> None:
-        self._samples = [
-            (name, dict(_LABEL.findall(labels)), float(value)) for name, labels, value in _SAMPLE.findall(text)
-        ]
+        self._samples = [each for family in text_string_to_metric_families(text) for each in family.samples]
 
     def total(self, name: str, **labels: str) -> float:
         """The sum over all that have these labels; 0 where there are none."""
         wanted = labels.items()
-        return sum(value for each, has, value in self._samples if each == name and wanted <= has.items())
+        return sum(each.value for each in self._samples if each.name == name and wanted <= each.labels.items())

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from bench import state
 from bench.made import PARTITION, PER_SECOND, START, TEAMS, TYPES, messages, team
+from bench.plumbing import Counting
 from bench.report import Section, Table, Target, figure, in_turns
 from worker.app import set_collector
 from worker.chains import Job, Turn
@@ -267,35 +268,13 @@ class Owner:
         """Nothing waits for that."""
 
 
-class Accepting:
-    """A sink that takes everything at once, and sees to it that the order is kept."""
-
-    def __init__(self) -> None:
-        self.accepted = 0
-        self._last: dict[object, int] = {}
-
-    async def open(self) -> None:
-        """Nothing to acquire."""
-
-    async def deliver(self, delivery: Delivery) -> None:
-        """Takes it."""
-        placed = delivery.released.placed
-        key, number = placed.event.key, placed.position.sequence_number
-        assert self._last.get(key, -1) < number, "a subject is out of order"
-        self._last[key] = number
-        self.accepted += 1
-
-    async def aclose(self) -> None:
-        """Nothing to release."""
-
-
-def through_lane(some: Sequence[Placed]) -> Accepting:
+def through_lane(some: Sequence[Placed]) -> Counting:
     """From a delivery that is made to one that is accepted."""
     return asyncio.run(_through_lane(some))
 
 
-async def _through_lane(some: Sequence[Placed]) -> Accepting:
-    sink, owner = Accepting(), Owner()
+async def _through_lane(some: Sequence[Placed]) -> Counting:
+    sink, owner = Counting(), Owner()
     lane = Lane(SinkSettings(name="out", kind="bench"), sink, give_up_after_seconds=3600, metrics=Metrics(), seed=1)
     running = asyncio.create_task(lane.run())
     for start in range(0, len(some), CHUNK):

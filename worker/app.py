@@ -115,14 +115,13 @@ def _say_one(error: WorkerError) -> int:
 class Worker:
     """One process: all the parts of the configuration, wired."""
 
-    _tracing: Tracing | None = None
-
     def __init__(self, config: Config) -> None:
         self._config = config
         self._name = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:6]}"
         self._metrics = Metrics()
         self._health = Health(limit_seconds=_LOOP_LIMIT_SECONDS)
         self._overview = Overview(config, self._name, metrics=self._metrics, health=self._health)
+        self._tracing: Tracing | None = None
 
     async def run(self, stop: asyncio.Event, reload_asked: asyncio.Event) -> None:
         """Works until `stop` is set. What was opened is closed in reverse, whatever happens.
@@ -136,7 +135,7 @@ class Worker:
             credential = await _open_credential(self._config, opened)
             self._metrics.describe(settings)
             hub = Hub(settings.source, credential, count=self._metrics.hub_request)
-            self._trace(hub.scope, opened)
+            self._tracing = self._trace(hub.scope, opened)
             store = _build_store(self._config, hub.scope, credential, count=self._metrics.store_request)
             opened.push_async_callback(store.aclose)
             leases = Leases(
@@ -202,10 +201,10 @@ class Worker:
             tracing=self._tracing,
         )
 
-    def _trace(self, scope: HubScope, opened: AsyncExitStack) -> None:
+    def _trace(self, scope: HubScope, opened: AsyncExitStack) -> Tracing | None:
         settings = self._config.worker.tracing
         if not settings.enabled or is_disabled(os.environ):
-            return
+            return None
         # Not before it is asked for: what it brings with it need not be installed, and takes its time to import.
         from worker.otlp import Exporting  # noqa: PLC0415
 
@@ -218,7 +217,7 @@ class Worker:
             ) from None
         exporting.serve_libraries()
         opened.push_async_callback(exporting.aclose)
-        self._tracing = exporting.spans
+        return exporting.spans
 
 
 class _Sinks:

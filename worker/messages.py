@@ -61,14 +61,9 @@ def _plain(value: Any) -> Any:
         case list() | tuple():
             return [_plain(each) for each in value]
         case bytes() | bytearray():
-            return _text(bytes(value))
+            return bytes(value).decode("utf-8", "backslashreplace")
         case None | bool() | float():
             return value
         case int() if abs(value) < 2**63:
             return value
     return str(value)
-
-
-def _text(value: str | bytes) -> str:
-    """The SDK gives names as bytes, whatever the sender wrote."""
-    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value

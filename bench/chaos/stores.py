@@ -1,10 +1,8 @@
 """Where the contestants keep their progress, how it fails: a SQLite file is locked, an Azurite freezes."""
 
 import asyncio
-import base64
 import os
 import signal
-import socket
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable
@@ -14,14 +12,12 @@ from typing import Any, NamedTuple
 
 from azure.storage.blob.aio import ContainerClient
 
+from bench.azurite import HOST, Azurite
 from worker.errors import WorkerError
 from worker.stores import HubScope, Store
 from worker.stores.blob import BlobStore
 from worker.stores.sqlite import SqliteStore
 
-_AZURITE = Path("tests/node/node_modules/azurite/dist/src/blob/main.js")
-_HOST = "127.0.0.1"
-_ACCOUNT = "devstoreaccount1"
 _CONTAINER = "chaos"
 _NAIVE_CONTAINER = "naive"
 _CONNECTION_ENV = "CHAOS_STORE"
@@ -103,44 +99,29 @@ def _blob(process: asyncio.subprocess.Process, connection_string: str) -> StoreK
 @asynccontextmanager
 async def _azurite() -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
     """An empty Blob service in memory."""
-    if not await asyncio.to_thread(_AZURITE.exists):
+    if not await asyncio.to_thread(Azurite.is_installed):
         raise WorkerError("Azurite is not installed: run `make node`, or use STORE=sqlite")
-    port, key = _free_port(), base64.b64encode(os.urandom(32)).decode()
-    options = f"--silent --inMemoryPersistence --skipApiVersionCheck --disableTelemetry --blobHost {_HOST} --blobPort"
+    azurite = Azurite.new()
     process = await asyncio.create_subprocess_exec(
-        "node",
-        str(_AZURITE),
-        *options.split(),
-        str(port),
+        *azurite.command,
         stdout=asyncio.subprocess.DEVNULL,
-        env={**os.environ, "AZURITE_ACCOUNTS": f"{_ACCOUNT}:{key}"},
+        env={**os.environ, **azurite.environment},
         start_new_session=True,
     )
     try:
-        await _listening(port)
-        endpoint = f"http://{_HOST}:{port}/{_ACCOUNT}"
-        yield (
-            process,
-            f"DefaultEndpointsProtocol=http;AccountName={_ACCOUNT};AccountKey={key};BlobEndpoint={endpoint};",
-        )
+        await _listening(azurite.port)
+        yield process, azurite.connection_string
     finally:
         if process.returncode is None:
             process.kill()  # it holds nothing that anybody reads again
         await process.wait()
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((_HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 async def _listening(port: int) -> None:
     async with asyncio.timeout(_START_SECONDS):
         while True:
             try:
-                _, writer = await asyncio.open_connection(_HOST, port)
+                _, writer = await asyncio.open_connection(HOST, port)
             except OSError:
                 await asyncio.sleep(0.1)
             else:

@@ -1,7 +1,6 @@
 """The hub, the store, and workers with the settings that the manifests ship, each with a receiver of its own."""
 
 import asyncio
-import socket
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -14,6 +13,7 @@ import aiohttp
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from bench.azurite import free_port
 from bench.chaos.stores import StoreKind, store_of
 from bench.scaling.load import Load
 from bench.scaling.seen import Seen
@@ -91,7 +91,7 @@ class Stage:
         own.mkdir()
         received = self._opened.enter_context((own / "received.jsonl").open("wb"))
         url = await self._opened.enter_async_context(Receiver(self.seen.of(name), received))
-        port = _free_port()
+        port = free_port()
         (own / "worker.yaml").write_text(yaml.safe_dump(self._settings(port, changes)))
         (own / "routes.yaml").write_text(yaml.safe_dump(_routes(url)))
         environment = {_CONNECTION_STRING_ENV: self._connection_string, **self._store.environment}
@@ -175,13 +175,6 @@ def _routes(url: str) -> dict[str, Any]:
         "sinks": [{"name": "out", "kind": "webhook", "url": url}],
         "routes": [{"name": "everything", "sinks": ["out"]}],
     }
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 async def ended(members: Iterable[Member]) -> dict[str, float]:
