@@ -10,6 +10,8 @@ from itertools import pairwise
 from typing import NamedTuple
 
 PER_SECOND = 10_000
+COLLECTOR = (5_000, 5, 4_000)
+"""That of worker/app.py, which the peer cannot import; a test compares them."""
 
 
 class Job(NamedTuple):
@@ -39,10 +41,10 @@ class Arrival(NamedTuple):
 
 
 def set_collector() -> None:
-    """As the worker sets it (worker/app.py), for both: what is there before the job is not looked at again."""
+    """As the worker sets it, for both: what is there before the job is not looked at again."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
+    gc.set_threshold(*COLLECTOR)
 
 
 def arrivals(job: Job) -> list[Arrival]:

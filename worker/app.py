@@ -47,9 +47,10 @@ _log = structlog.get_logger()
 
 _FAILED, _WRONG_INPUT, _WATCHDOG = 1, 2, 3
 """Exit codes; 0: stopped as asked."""
-_COLLECTOR = (50_000, 20, 100)
+COLLECTOR = (5_000, 5, 4_000)
 """Python's collector looks at all that is remembered each time it runs in full: with its own thresholds it held up the
-loop for 0.3 to 0.9 s at 100,000 subjects, with these for 0.02 s (`python -m bench stages`)."""
+loop for 0.7 to 0.9 s at 100,000 subjects. So it does that seldom, and looks at the young ones, which may all be there
+to stay, 25,000 at a time: 0.03 s (a million at a time took 0.5 s). See `python -m bench stages`."""
 _LOOP_LIMIT_SECONDS = 30.0
 """A loop that has not moved for so long is stuck: /livez says so, and the kubelet restarts the process."""
 
@@ -69,7 +70,7 @@ def set_collector() -> None:
     """Python's collector as the worker has it: what was there at the start is never looked at again."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(*_COLLECTOR)
+    gc.set_threshold(*COLLECTOR)
 
 
 async def _until_signal(config: Config) -> int:

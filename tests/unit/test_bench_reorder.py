@@ -5,9 +5,14 @@ import sys
 
 import pytest
 
-from bench.reorder import Job, arrivals, check
+from bench.reorder import COLLECTOR, Job, arrivals, check
+from worker import app
 
 JOB = Job(events=600, subjects=20, places=50)
+
+
+def test_the_collector_is_that_of_the_worker():
+    assert COLLECTOR == app.COLLECTOR
 
 
 def test_events_come_displaced_but_never_further_than_said():
