@@ -36,6 +36,8 @@ HELD = (100, 10_000, 100_000)
 SLICE = 2_000
 """Events of one measurement."""
 BACKLOG, PART = 1_000_000, 100_000
+_TURN, _BESIDE = 10_000, 1_000
+"""So many events of the backlog, then so many into a memory that was empty when the part began: machines drift."""
 FEW_SUBJECTS, FEW_HELD = 1_000, 100
 FLAT, LIMIT_BYTES = 1.5, 512 * 2**20
 PARTITIONS, EVERYWHERE = 32, 42_000
@@ -48,12 +50,14 @@ _MIB = 2**20
 _TOLD = f"""\
 Subjects and held events: one partition's pipeline and lane in this process, without hub and store, with a sink that
 accepts at once and sees that nothing is missing or out of order; processor time per event, of {SLICE:,} events in
-turns, made before. Before that, so many subjects were remembered (a partition remembers {_REMEMBERED:,}; of more,
-the oldest are forgotten), or so many events held. The backlog goes once, in parts of {PART:,}, through what a
-partition remembers, without routes and lane, which have no memory of what is done: decoded, compared with copies,
-ordered with {FEW_HELD} held, settled; the making of its messages is in the figure. Bytes are those by which
-resident memory grew, of events of 900 bytes. Partitions: a worker on the local hub owns all {PARTITIONS} with a
-backlog of {EVERYWHERE:,} events and the limits as they are shipped, and writes to a file; the peak is the kernel's.
+turns, made before. Before that, so many subjects were remembered (a partition remembers {_REMEMBERED:,}; of more, the
+oldest are forgotten), or so many events held. The backlog goes once, in parts of {PART:,}, through what a partition
+remembers, without routes and lane, which have no memory of what is done: decoded, compared with copies, ordered with
+{FEW_HELD} held, settled; the making of its messages is in the figure. Beside each part, in turns, a tenth as many go
+through a memory that was empty: what is compared is how many times its time per event each part took. Bytes are those
+by which resident memory grew, of events of 900 bytes. Partitions: a worker on the local hub owns all {PARTITIONS}
+with a backlog of {EVERYWHERE:,} events and the limits as they are shipped, and writes to a file; the peak is the
+kernel's.
 Larger messages take more."""
 
 
@@ -74,8 +78,9 @@ def measure(repetitions: int) -> Section:
     rows, targets = asyncio.run(_in_process(repetitions))
     parts = _backlog()
     peak, seconds = _partitions()
-    flat = max(parts) / min(parts)
-    backlog = (f"backlog of {BACKLOG:,}", figure([each * 1e6 for each in parts], 1), "")
+    times = [each for _, each in parts]
+    flat = max(times) / min(times)
+    backlog = (f"backlog of {BACKLOG:,}", figure([each * 1e6 for each, _ in parts], 1), "")
     wide = Table(
         ("one process", "events", "took", "peak of memory"),
         [(f"{PARTITIONS} partitions", f"{EVERYWHERE:,}", f"{seconds:.0f} s", f"{peak / _MIB:.0f} MiB")],
@@ -163,37 +168,54 @@ async def _slice(grown: Grown) -> float:
     return (time.process_time() - began) / SLICE
 
 
-def _backlog() -> list[float]:
-    """Processor seconds per event of each part of it."""
-    judge = Judge(window_seconds=FEW_HELD / PER_SECOND, memory_seconds=_DAY_SECONDS)
-    progress, parts = Progress(), []
-    for first in range(0, BACKLOG, PART):
-        began, out = time.process_time(), 0
-        for message in messages(first, PART, subjects=FEW_SUBJECTS):
-            out += _judge(judge, progress, message)
-        parts.append((time.process_time() - began) / PART)
-        assert out == PART - (FEW_HELD if not first else 0), "an event is missing"
-    assert progress.unsettled == judge.orderer.held == FEW_HELD
+class _Memory:
+    """What a partition remembers, and what goes through it, with what is due settled at once."""
+
+    def __init__(self) -> None:
+        self._judge = Judge(window_seconds=FEW_HELD / PER_SECOND, memory_seconds=_DAY_SECONDS)
+        self._progress = Progress()
+        self._taken = 0
+
+    def take(self, count: int) -> float:
+        """So many messages come; returns the processor seconds that they took."""
+        first, self._taken, before = self._taken, self._taken + count, self._progress.unsettled
+        began = time.process_time()
+        out = sum(self._one(message) for message in messages(first, count, subjects=FEW_SUBJECTS))
+        seconds = time.process_time() - began
+        assert out == count + before - FEW_HELD, "an event is missing"
+        assert self._progress.unsettled == self._judge.orderer.held == FEW_HELD
+        return seconds
+
+    def _one(self, message: Message) -> int:
+        """One comes; how many went."""
+        judge, now = self._judge, message.enqueued_at
+        released = judge.orderer.due(now=now, at_most=PART)
+        for each in released:
+            placed = each.placed
+            self._progress.settle(placed.position)
+            judge.settled(placed.position, placed.duplicate_key, placed.digest)
+        elements = decode(message)
+        self._progress.begin(message.sequence_number, message.offset, len(elements))
+        for index, event in enumerate(elements):
+            assert isinstance(event, Event)
+            position = Position(message.sequence_number, index)
+            placed = Placed(event, message, position, duplicate_key(event), data_digest(event))
+            assert judge.see(placed, now=now) is Verdict.NEW
+            assert judge.add(placed, now=now) is None, "an event was late"
+        return len(released)
+
+
+def _backlog() -> list[tuple[float, float]]:
+    """Of each part of it: processor seconds per event, and how many times those of an empty memory, in turns."""
+    grown, parts = _Memory(), []
+    for _ in range(0, BACKLOG, PART):
+        empty, seconds, of_empty = _Memory(), 0.0, 0.0
+        for _ in range(0, PART, _TURN):
+            seconds += grown.take(_TURN)
+            of_empty += empty.take(_BESIDE)
+        each = seconds / PART
+        parts.append((each, each / (of_empty * _TURN / _BESIDE / PART)))
     return parts
-
-
-def _judge(judge: Judge, progress: Progress, message: Message) -> int:
-    """One message comes, and what is due is settled at once; how many were."""
-    now = message.enqueued_at
-    released = judge.orderer.due(now=now, at_most=PART)
-    for each in released:
-        placed = each.placed
-        progress.settle(placed.position)
-        judge.settled(placed.position, placed.duplicate_key, placed.digest)
-    elements = decode(message)
-    progress.begin(message.sequence_number, message.offset, len(elements))
-    for index, event in enumerate(elements):
-        assert isinstance(event, Event)
-        position = Position(message.sequence_number, index)
-        placed = Placed(event, message, position, duplicate_key(event), data_digest(event))
-        assert judge.see(placed, now=now) is Verdict.NEW
-        assert judge.add(placed, now=now) is None, "an event was late"
-    return len(released)
 
 
 def _resident() -> int:
