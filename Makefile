@@ -6,6 +6,10 @@ VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
 
+# Empty: what is compiled is kept, also where the environment forbids it (many images do). The package and the tests are
+# compiled once then, and not by every process that a test starts: half a minute of processor time for each tester.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: demo test simulate fuzz check lint format install node sdk lock bench chaos scaling pictures clean
 
 demo: install
