@@ -178,6 +178,8 @@ class Chains:
         self._queued = 0
         queued.set_function(lambda: self._queued)  # counted with every event, asked for with every scrape
         self._of: dict[int, dict[Subject, Chain]] = {}
+        self._filled = asyncio.Event()
+        """Set when the first one of all has come."""
         self._emptied = asyncio.Event()
         """Set when the last one of an owner has gone."""
         self._ready = _Turns()  # bounded by limits.in_flight of the partitions
@@ -193,6 +195,12 @@ class Chains:
         ours = (job.delivery for job in first if not job.made_here and not job.delivery.replayed)
         return min((each.released.placed.message.enqueued_at for each in ours), default=0.0)
 
+    async def until_any(self) -> None:
+        """Returns in a moment in which something is in here."""
+        while not self._of:
+            self._filled.clear()
+            await self._filled.wait()
+
     async def until_empty(self) -> None:
         """Returns in a moment in which nothing is in here."""
         while self._of:
@@ -205,6 +213,8 @@ class Chains:
 
     def add(self, job: Job) -> None:
         """Takes a delivery in, after the earlier ones of its subject."""
+        if not self._of:
+            self._filled.set()
         chains = self._of.setdefault(id(job.owner), {})
         chain = chains.get(job.subject)
         if chain is None:

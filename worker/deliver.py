@@ -384,6 +384,7 @@ class Lane:
     async def _watch(self) -> None:
         """Looks at the age of what waits. In a lane that is stopped nothing is tried, and time is over all the same."""
         while True:
+            await self._chains.until_any()  # nothing ages where nothing is: most lanes, most of the time
             await asyncio.sleep(_LOOK_SECONDS)
             if self._breaker.flow in (Flow.DOWN, Flow.REFUSED):
                 self._give_up_untried()
