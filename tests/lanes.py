@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from tests.deliveries import ELEMENT, delivery_of
+from tests.support import sample
 from worker.chains import Job, Turn
 from worker.deliver import Lane
 from worker.ledger import Ledger
@@ -148,4 +149,4 @@ class LaneScene:
                 await task
 
     def count(self, metric: str, **labels: str) -> float:
-        return self.metrics.registry.get_sample_value(metric, {"sink": "out", **labels}) or 0.0
+        return sample(self.metrics.registry, metric, {"sink": "out", **labels}) or 0.0

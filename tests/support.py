@@ -13,6 +13,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from prometheus_client import CollectorRegistry
+
 AZURITE_ACCOUNT = "devstoreaccount1"
 AZURITE_KEY = base64.b64encode(os.urandom(32)).decode()
 """Made for this run, so that no key stands anywhere."""
@@ -34,6 +36,15 @@ async def eventually(
         if time.monotonic() > deadline:
             raise AssertionError(f"not true within {timeout_seconds:g} s: {inspect.getsource(condition).strip()}")
         await asyncio.sleep(every_seconds)
+
+
+def sample(registry: CollectorRegistry, name: str, labels: dict[str, str]) -> float | None:
+    """What a metric's series says; None where there is none. Collects that metric, and not all as the client does."""
+    for metric in registry.restricted_registry([name]).collect():
+        for each in metric.samples:
+            if each.name == name and each.labels == labels:
+                return each.value
+    return None
 
 
 def free_port() -> int:

@@ -10,6 +10,7 @@ import orjson
 
 from tests.fakes import FakeHub, FakeSink
 from tests.memory_store import MemoryStore
+from tests.support import sample
 from tests.virtual_time import settle_down
 from worker import state as codec
 from worker.board import Board, watch
@@ -213,4 +214,4 @@ class Stage:
 
     def count(self, metric: str, **labels: str) -> float:
         """A metric's value, 0 where it was never counted."""
-        return self.metrics.registry.get_sample_value(metric, labels) or 0.0
+        return sample(self.metrics.registry, metric, labels) or 0.0

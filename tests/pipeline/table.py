@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from tests.memory_store import MemoryStore
+from tests.support import sample
 from tests.virtual_time import settle_down
 from worker.board import NEVER, Board, watch
 from worker.decode import decode
@@ -133,12 +134,12 @@ class Side:
     def count(self, outcome: str, name: str = "model-is-deployed") -> float:
         """Of worker_expectations_total."""
         labels = {"rule": name, "outcome": outcome}
-        return self.metrics.registry.get_sample_value("worker_expectations_total", labels) or 0.0
+        return sample(self.metrics.registry, "worker_expectations_total", labels) or 0.0
 
     def waiting(self, partition: str) -> float:
         """Of worker_expectations_waiting_seconds."""
         labels = {"waits_for": partition}
-        return self.metrics.registry.get_sample_value("worker_expectations_waiting_seconds", labels) or 0.0
+        return sample(self.metrics.registry, "worker_expectations_waiting_seconds", labels) or 0.0
 
 
 class Table:

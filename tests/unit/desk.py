@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from tests.deliveries import delivery_of
 from tests.memory_store import MemoryStore
+from tests.support import sample
 from tests.virtual_time import run
 from worker.ledger import Entry, Ledger, Memo, decode
 from worker.metrics import Metrics
@@ -88,7 +89,7 @@ class Desk:
 
     def count(self, decision: str) -> float:
         labels = {"sink": "out", "decision": decision}
-        return self.metrics.registry.get_sample_value("worker_ledger_decisions_total", labels) or 0.0
+        return sample(self.metrics.registry, "worker_ledger_decisions_total", labels) or 0.0
 
 
 class Process:
