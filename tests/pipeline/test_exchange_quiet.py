@@ -33,6 +33,7 @@ def test_what_is_held_for_a_removed_sink_is_told_at_once_while_its_lane_drains()
             await exchanged(stage, {"stays": {}})
             assert all_told(stage) == [f"s{number}-1" for number in range(5)]
             await asyncio.sleep(DRAIN)
+            await settle_down()  # both wait for the same moment
             assert out.closed == 1
             await stage.end(claim)
             assert await held(stage) == []
