@@ -550,20 +550,23 @@ def test_the_hub_is_to_be_asked_only_when_its_answer_would_tell_that_something_i
 
 # --- a death at every step
 
+SOON = 300.0
+"""Hours in which nothing is written hold no step to die at, and each life would play them."""
+
 
 async def _live(stage: Scene, messages: list[Message]) -> None:
     """Until it is told, and that is saved."""
     claim = await stage.begin(taken=True)
     await stage.play(claim, *messages)
     await asyncio.sleep(10)
-    await pass_seconds(claim, 2 * HOUR, messages[-1].sequence_number)
+    await pass_seconds(claim, 2 * SOON, messages[-1].sequence_number)
     await asyncio.sleep(10)
 
 
 async def _die(contents: Contents, steps: int | None, messages: list[Message]) -> tuple[list[str], Fate]:
     """A life that ends at a step of its store; the keys under which it told of what was missed."""
     fate = Fate(steps)
-    async with Scene(store=FatefulStore(contents, fate), window=0).open() as stage:
+    async with Scene(store=FatefulStore(contents, fate), window=0, rules=(rule(seconds=SOON),)).open() as stage:
         assert isinstance(stage, Scene)
         living, dying = asyncio.create_task(_live(stage, messages)), asyncio.create_task(fate.died.wait())
         await asyncio.wait({living, dying}, return_when=asyncio.FIRST_COMPLETED)
