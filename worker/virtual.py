@@ -17,7 +17,9 @@ class _JumpingSelector(selectors.SelectSelector):
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None:
             raise AssertionError("everything waits and no timer is left: nothing would ever happen again")
-        self.now += max(0.0, timeout)
+        if timeout <= 0:
+            return []  # something is ready to run: the system is asked when nothing is
+        self.now += timeout
         return super().select(0)
 
 
