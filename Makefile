@@ -38,7 +38,8 @@ format: install
 
 # What is fast and what it costs, side by side, on this machine: under 20 minutes on two cores, into bench/RESULTS.md. Leave
 # the machine alone meanwhile. SECTIONS="way processes" measures only these. A second Python is found or fetched from Debian.
-bench: install node .venv-bench/.installed
+bench:
+	@$(MAKE) --no-print-directory -j 3 install node .venv-bench/.installed
 	$(PY) -m bench $(SECTIONS) --keep $(ARGS)
 
 # Real processes under kills, freezes, broken links and a failing store, judged; a hand-written loop beside it. With

@@ -27,7 +27,7 @@ RATIO = 20
 WORKER, NAIVE = "worker", "hand-written loop"
 HUBS = {WORKER: "for-worker", NAIVE: "for-loop"}
 _MOST = 1200
-_RUN_SECONDS = 1.5
+_RUN_SECONDS = 1.2
 """How long a lane would need for its events if nothing but the answers took time."""
 _WARM = 0.2
 """What share of a run goes by before it counts."""

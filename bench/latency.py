@@ -15,7 +15,7 @@ from bench.report import Section, Table, Target, figure, turns
 from bench.scene import PARTITIONS, BenchFailed, Hub, Process, running, worker
 from bench.stamped import SUBJECTS, Paced, Stamp, bring, stamps
 
-SECONDS = {100: 5.0, 1000: 2.0, 5000: 1.0}
+SECONDS = {100: 3.0, 1000: 2.0, 5000: 1.0}
 """How long each rate is sent, in each run: so many events that the last in a hundred is not the last of all."""
 WINDOW_SECONDS = 1.0
 WORKER_MS = 5.0
@@ -28,7 +28,7 @@ _KEPT_UP = 0.95
 _TOLD = f"""\
 The time from just before an event is handed to a producer of the SDK until the callback of a bare consumer has it, or
 until `deliver` of a sink is called that does nothing but note the time. One hub in its own process with
-{PARTITIONS} partitions, one consumer process each, all there the whole time and loaded in turns, for 1 to 5 s: 500
+{PARTITIONS} partitions, one consumer process each, all there the whole time and loaded in turns, for 1 to 3 s: 300
 events at least, of 900 bytes, about {SUBJECTS} subjects, sent every 10 ms; the clock is the machine's steady one.
 Same prefetch and batch size for all. Every event must have come once, and those of a subject in order. The median of
 the repetitions, and the smallest and the largest. The SDK itself looks for what has come every 50 ms, in two steps, so
