@@ -25,11 +25,13 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="replay this one only")
     parser.add_argument("--trace", action="store_true", help="with --seed: all that happened, and the log")
     parser.add_argument("--bug", choices=sorted(BUGS), help="with --seed: plant this bug")
+    parser.add_argument("--bugs", action="store_true", help="say which seed is the first to show each planted bug")
     options = parser.parse_args()
     if options.seed is not None:
         _hash_alike()
         return _replay(options.seed, trace=options.trace, bug=options.bug)
-    return _campaign(range(options.first, options.first + options.seeds), options.jobs)
+    seeds = range(options.first, options.first + options.seeds)
+    return _first_shown(seeds, options.jobs) if options.bugs else _campaign(seeds, options.jobs)
 
 
 def _say(line: str) -> None:
@@ -50,6 +52,18 @@ def _campaign(seeds: range, jobs: int) -> int:
         _say(f"{name:24}{value:>12,}")
     _say(f"{'seconds':24}{seconds:>12,.1f}   ({seconds * jobs / len(seeds) * 1000:.0f} ms a seed and core)")
     return 1 if total.broken else 0
+
+
+def _first_shown(seeds: range, jobs: int) -> int:
+    """For `_SHOWN_BY` in test_simulation.py."""
+    missing = 0
+    with cores(jobs) as pool:
+        for bug in BUGS:
+            tallies = play_all(pool, seeds, bug=bug, until_broken=True)
+            first = next((seed for tally in tallies for seed, _ in tally.broken), None)
+            missing += first is None
+            _say(f'"{bug}": {first},')
+    return 1 if missing else 0
 
 
 def _hash_alike() -> None:

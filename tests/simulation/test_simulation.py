@@ -38,7 +38,8 @@ _SHOWN_BY = {
     "a value counts before its event is accepted": 98,
 }
 """The first seed that shows a bug, 0 where it is not in here, as the worker is now. Only to be quick: after a change of
-the worker another may be the first, and it is looked for. Where these tests have become slow, look for them anew.
+the worker another may be the first, and it is looked for. Where these tests have become slow:
+`python -m tests.simulation --bugs --seeds 300`.
 """
 
 
