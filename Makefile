@@ -16,7 +16,7 @@ demo: install
 	$(VENV)/bin/worker demo $(ARGS)
 
 test: install node sdk
-	$(PY) -m pytest -n $(or $(TESTERS),5) --dist worksteal $(ARGS)
+	$(PY) -m pytest -n $(or $(TESTERS),6) --dist worksteal $(ARGS)
 
 # Whole workers on a virtual clock under crashes, freezes and outages: 20,000 seeds take about ten minutes on two cores.
 simulate: install
