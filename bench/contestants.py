@@ -100,7 +100,6 @@ def whole_worker(place: Place, python: str, store: Mapping[str, Any]) -> Sample:
         seconds, cpu = time.perf_counter() - began, one.process.cpu_seconds - cpu_before
         hub = place.hub.process.cpu_seconds - hub_before
         check([one], place.events)
-        one.process.stop()
     per_second = (place.events - received) / seconds
     return Sample(per_second, micros(cpu, place.events), micros(hub, place.events))
 

@@ -57,8 +57,8 @@ remembers, without routes and lane, which have no memory of what is done: decode
 through a memory that was empty: what is compared is how many times its time per event each part took. Bytes are those
 by which resident memory grew, of events of 900 bytes. Partitions: a worker on the local hub owns all {PARTITIONS}
 with a backlog of {EVERYWHERE:,} events and the limits as they are shipped, and writes to a file; the peak is the
-kernel's.
-Larger messages take more."""
+kernel's, when half of them are through: what is read ahead and in flight is full long before. Larger messages take
+more."""
 
 
 class Grown(NamedTuple):
@@ -82,7 +82,7 @@ def measure(repetitions: int) -> Section:
     flat = max(times) / min(times)
     backlog = (f"backlog of {BACKLOG:,}", figure([each * 1e6 for each, _ in parts], 1), "")
     wide = Table(
-        ("one process", "events", "took", "peak of memory"),
+        ("one process", "events", "half of them took", "peak of memory"),
         [(f"{PARTITIONS} partitions", f"{EVERYWHERE:,}", f"{seconds:.0f} s", f"{peak / _MIB:.0f} MiB")],
     )
     targets = [
@@ -228,7 +228,7 @@ def _resident() -> int:
 
 
 def _partitions() -> tuple[int, float]:
-    """The peak of a worker's memory that owns them all, and the seconds until it was through."""
+    """The peak of a worker's memory that owns them all, and the seconds until half of what there is was through."""
     sent = generate(TrafficOptions(count=EVERYWHERE, started_at=datetime(2026, 1, 1, tzinfo=UTC), seed=1))
     routing = {
         "sinks": [{"name": "out", "kind": "file", "path": "out.jsonl"}],
@@ -237,12 +237,10 @@ def _partitions() -> tuple[int, float]:
     with tempfile.TemporaryDirectory() as name, hub(Path(name), PARTITIONS) as source:
         load(source, sent)
         with worker(Path(name), source, {}, routing) as one:
-            began, wanted = time.monotonic(), sum(len(each.events) for each in sent)
+            began, wanted = time.monotonic(), sum(len(each.events) for each in sent) // 2
             lines = _lines(one.folder / "out.jsonl")
             one.process.until(lambda: next(lines) >= wanted, f"did not write {wanted:,} lines", _LIMIT_SECONDS)
-            seconds, peak = time.monotonic() - began, usage(one.process.pid).peak_bytes
-            assert next(lines) == wanted, "an event came twice"
-    return peak, seconds
+            return usage(one.process.pid).peak_bytes, time.monotonic() - began
 
 
 def _lines(path: Path) -> Iterator[int]:

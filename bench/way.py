@@ -16,7 +16,7 @@ from bench.report import Section, Table, Target, figure, in_turns
 from bench.scene import BLOB_ENV, PARTITIONS, azurite, hub
 
 EVENTS = 4_000
-_FEW = 1_000
+_FEW = 600
 """For the loop whose defaults give some hundred a second."""
 SUBJECTS = 2_000
 _SENT_PER_SECOND = 1_000.0
