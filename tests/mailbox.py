@@ -55,6 +55,7 @@ class Mailbox:
         if self.vanishes == "before":
             server.transport.abort()
         envelope.mail_from = address
+        envelope.to_data = self.to_data  # so that who dies meanwhile has the answer of the time in which they lived
         return self.to_sender
 
     async def handle_RCPT(self, _server: SMTP, _session: Any, envelope: Any, address: str, options: list[str]) -> str:  # noqa: N802
@@ -66,7 +67,7 @@ class Mailbox:
 
     async def handle_DATA(self, server: SMTP, _session: Any, envelope: Any) -> str:  # noqa: N802
         await self.step()
-        if self.to_data.startswith("250"):
+        if envelope.to_data.startswith("250"):
             message = message_from_bytes(envelope.content, policy=default)
             assert isinstance(message, EmailMessage)
             self.messages.append(message)
@@ -77,7 +78,8 @@ class Mailbox:
             server.transport.abort()
         if self.silent:
             await asyncio.Event().wait()
-        return self.to_data
+        answer: str = envelope.to_data
+        return answer
 
 
 class _Server(SMTP):

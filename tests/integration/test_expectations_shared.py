@@ -85,7 +85,7 @@ async def test_what_was_missed_is_mailed_once_though_its_teller_is_killed_betwee
             return await _telling(stage) == MODELS
 
         await eventually(all_found, 60)
-        victim.kill()
+        await victim.crash()
         mailbox.to_data = "250 OK"
 
         async def all_told() -> bool:
