@@ -213,8 +213,7 @@ def _backlog() -> list[tuple[float, float]]:
         for _ in range(0, PART, _TURN):
             seconds += grown.take(_TURN)
             of_empty += empty.take(_BESIDE)
-        each = seconds / PART
-        parts.append((each, each / (of_empty * _TURN / _BESIDE / PART)))
+        parts.append((seconds / PART, (seconds / _TURN) / (of_empty / _BESIDE)))
     return parts
 
 

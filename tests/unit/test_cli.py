@@ -70,6 +70,14 @@ def test_the_command_line_loads_nothing_heavy_before_a_command_runs():
     assert done.stdout.strip() == "[]"
 
 
+def test_a_worker_imports_neither_the_identity_nor_the_blob_service_before_it_uses_them():
+    code = "import sys, worker.cli, worker.app; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PROJECT, check=True)
+    imported = set(done.stdout.split())
+    assert "worker.app" in imported
+    assert imported.isdisjoint({"azure.identity", "azure.storage.blob", "msal", "requests"})
+
+
 def test_help_and_version_are_fine_and_a_misspelt_command_or_option_is_the_users_mistake(worker):
     assert worker("--help").code == 0
     version = worker("--version")
