@@ -26,9 +26,9 @@ class Sample(NamedTuple):
     """One run of a contestant."""
 
     per_second: float
-    """Events, from the first seen to the last."""
+    """Events, from when it had its first partition until the last was through."""
     cpu_micros: float
-    """Processor time of its process for each event, in µs, from when it began to read."""
+    """Processor time of its process for each event, in µs, in the same time."""
     hub_micros: float
     """The same of the hub's."""
 
@@ -76,8 +76,7 @@ def _told(place: Place, command: tuple[str, ...], environment: Mapping[str, str]
             raise process.failure("said nothing of what it saw")
     seen: dict[str, Any] = json.loads(lines[-1])
     hub = place.hub.process.cpu_seconds - before
-    per_second = (place.events - seen["first"]) / seen["seconds"]
-    return Sample(per_second, micros(seen["cpu_seconds"], place.events), micros(hub, place.events))
+    return Sample(place.events / seen["seconds"], micros(seen["cpu_seconds"], place.events), micros(hub, place.events))
 
 
 def whole_worker(place: Place, python: str, store: Mapping[str, Any]) -> Sample:
@@ -93,26 +92,18 @@ def whole_worker(place: Place, python: str, store: Mapping[str, Any]) -> Sample:
         place.folder, place.hub, settings, to_discard(), python=python, name=name, environment=environment
     ) as one:
         one.process.wait_for('"generation":')
-        cpu_before = one.process.cpu_seconds
-        received = one.process.until(lambda: received_by(one), "received nothing", _SETTLE_SECONDS)
-        began = time.perf_counter()
+        cpu_before, began = one.process.cpu_seconds, time.perf_counter()
         at_the_end(one, one.folder / _MARKS)
         seconds, cpu = time.perf_counter() - began, one.process.cpu_seconds - cpu_before
         hub = place.hub.process.cpu_seconds - hub_before
         check([one], place.events)
-    per_second = (place.events - received) / seconds
-    return Sample(per_second, micros(cpu, place.events), micros(hub, place.events))
+    return Sample(place.events / seconds, micros(cpu, place.events), micros(hub, place.events))
 
 
 def to_discard(marks: str = _MARKS) -> dict[str, Any]:
     """Routes to a sink that accepts at once; the marks go to a file, which says when all is over."""
     sinks = [{"name": SINK, "kind": "discard"}, {"name": "marks", "kind": "file", "path": marks}]
     return routing(sinks, SINK, "marks")
-
-
-def received_by(one: Worker) -> float:
-    """Messages that it has taken from the hub."""
-    return one.metrics().total("worker_received_messages_total")
 
 
 def at_the_end(one: Worker, marks: Path) -> None:

@@ -9,22 +9,22 @@ const expected = Number(process.env.BENCH_EVENTS);
 const prefetch = Number(process.env.BENCH_PREFETCH ?? 0);
 const options = prefetch ? { prefetchCount: prefetch, maxBatchSize: 300, skipParsingBodyAsJson: true } : {};
 
-const cpuBefore = process.cpuUsage();
 const consumer = new EventHubConsumerClient(process.env.BENCH_GROUP, process.env.EVENTHUB_CONNECTION_STRING);
 const last = new Map();
 let count = 0;
-let first = 0;
 let began;
+let cpuBefore;
 let ended;
 let cpu;
 
 await new Promise((resolve, reject) => {
+  // The first partition starts the clocks: what the SDK decodes ahead of a batch is work, too.
+  const processInitialize = async () => {
+    began ??= performance.now();
+    cpuBefore ??= process.cpuUsage();
+  };
   const processEvents = async (events, context) => {
     if (events.length === 0) return;
-    if (count === 0) {
-      began = performance.now();
-      first = events.length;
-    }
     count += events.length;
     last.set(context.partitionId, events[events.length - 1].sequenceNumber);
     if (count >= expected) {
@@ -34,7 +34,7 @@ await new Promise((resolve, reject) => {
     }
   };
   consumer.subscribe(
-    { processEvents, processError: async (error) => reject(error) },
+    { processInitialize, processEvents, processError: async (error) => reject(error) },
     { startPosition: earliestEventPosition, ...options },
   );
 });
@@ -42,6 +42,6 @@ await consumer.close();
 
 const behind = [...last.values()].reduce((sum, number) => sum + number + 1, 0);
 if (count !== expected || behind !== expected) throw new Error(`${count} events, ${behind} passed, not ${expected}`);
-const seen = { first, seconds: (ended - began) / 1000, cpu_seconds: (cpu.user + cpu.system) / 1e6 };
+const seen = { seconds: (ended - began) / 1000, cpu_seconds: (cpu.user + cpu.system) / 1e6 };
 process.stdout.write(JSON.stringify(seen) + "\n");
 process.exit(0);
