@@ -72,10 +72,12 @@ $(VENV)/.installed: pyproject.toml requirements/build.lock requirements/dev.lock
 	$(PIP) install --no-deps --no-build-isolation --no-index -e .
 	@touch $@
 
-# The vendor's own clients, an environment of their own: tests compare what they send with what the sinks send.
+# The vendor's own clients, an environment of their own: tests compare what they send with what the sinks send. Most of it
+# is never imported, so it is compiled when it is.
 .venv-sdk/.installed: requirements/sdk.lock
 	$(PYTHON) -m venv --clear .venv-sdk
-	.venv-sdk/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements/sdk.lock
+	.venv-sdk/bin/python -m pip --disable-pip-version-check --quiet install --no-compile --require-hashes \
+		-r requirements/sdk.lock
 	@touch $@
 
 # What the benchmarks compare with. Where it cannot be installed, that part is skipped, and says so.

@@ -1,5 +1,6 @@
 """Fixtures for every test folder: the Blob service on this machine."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -15,6 +16,13 @@ from tests.support import AZURITE_ACCOUNT, AZURITE_KEY, azurite_connection_strin
 
 # What a shell runs in its background ignores Ctrl-C, and so would whatever the tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """Spares the collector what is there to stay: to look through all modules again took a tenth of the time."""
+    gc.collect()
+    gc.freeze()
+
 
 _AZURITE = Path(__file__).parent / "node" / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"
 
