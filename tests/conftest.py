@@ -4,6 +4,7 @@ import gc
 import os
 import signal
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,19 @@ from tests.support import AZURITE_ACCOUNT, AZURITE_KEY, azurite_connection_strin
 
 # What a shell runs in its background ignores Ctrl-C, and so would whatever the tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mixes the folders, module by module, by how far each is through its own: testers that run beside each other have
+    some tests that work and some that wait at any time, and not first all of the ones and then all of the others."""
+    total = Counter(item.path.parent for item in items)
+    passed = Counter[Path]()
+    places: dict[Path, float] = {}
+    for item in items:
+        folder = item.path.parent
+        passed[folder] += 1
+        places[item.path] = passed[folder] / total[folder]
+    items.sort(key=lambda item: places[item.path])
 
 
 def pytest_collection_finish() -> None:

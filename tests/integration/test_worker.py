@@ -45,12 +45,12 @@ async def test_two_workers_deliver_everything_once_and_in_order(tmp_path: Path, 
 
 
 async def test_a_killed_worker_loses_nothing_and_order_is_kept(tmp_path: Path):
-    messages = traffic(4000, seed=SEED)
+    messages = traffic(2000, seed=SEED)
     async with scene(tmp_path) as stage:
         victim, survivor = [await stage.start_worker(name) for name in ("victim", "survivor")]
         await stage.until_shared("victim", "survivor")
-        sending = asyncio.create_task(stage.send(messages, rate=500))
-        await eventually(lambda: stage.records["out"].events > 1000, 60)
+        sending = asyncio.create_task(stage.send(messages, rate=250))
+        await eventually(lambda: stage.records["out"].events > 500, 60)
         victim.kill()
         await sending
         await stage.until_delivered(messages)
@@ -60,12 +60,12 @@ async def test_a_killed_worker_loses_nothing_and_order_is_kept(tmp_path: Path):
 
 
 async def test_a_stopped_worker_exits_0_in_time_and_nothing_accepted_is_delivered_again(tmp_path: Path):
-    messages = traffic(4000, seed=SEED)
+    messages = traffic(2000, seed=SEED)
     async with scene(tmp_path) as stage:
         leaving, staying = [await stage.start_worker(name) for name in ("leaving", "staying")]
         await stage.until_shared("leaving", "staying")
-        sending = asyncio.create_task(stage.send(messages, rate=500))
-        await eventually(lambda: stage.records["out"].events > 1000, 60)
+        sending = asyncio.create_task(stage.send(messages, rate=250))
+        await eventually(lambda: stage.records["out"].events > 500, 60)
         async with asyncio.timeout(DRAIN_SECONDS + 5):
             await stage.family.stop([leaving])  # raises unless it exits 0
         await sending
@@ -77,12 +77,12 @@ async def test_a_stopped_worker_exits_0_in_time_and_nothing_accepted_is_delivere
 
 
 async def test_a_joining_worker_gets_its_share_and_nothing_is_delivered_twice(tmp_path: Path):
-    messages = traffic(4000, seed=SEED)
+    messages = traffic(2000, seed=SEED)
     async with scene(tmp_path) as stage:
         first = await stage.start_worker("first")
         await stage.until_shared("first")
-        sending = asyncio.create_task(stage.send(messages, rate=400))
-        await eventually(lambda: stage.records["out"].events > 500, 60)
+        sending = asyncio.create_task(stage.send(messages, rate=200))
+        await eventually(lambda: stage.records["out"].events > 250, 60)
         second = await stage.start_worker("second")
         await stage.until_shared("first", "second")
         await sending
