@@ -20,7 +20,7 @@ from worker.local.verdict import Arrival, judge
 SWAPS = 10
 SOME = "experiments/4c1a0000-0000-4000-8000-000000000002/"
 """What a part of the subjects begins with."""
-EVENTS = int(os.environ.get("RELOAD_EVENTS", "20000"))
+EVENTS = int(os.environ.get("RELOAD_EVENTS", "40000" if os.environ.get("CI") == "true" else "20000"))
 """RELOAD_EVENTS=100000 plays the long form: a minute and a half of processor time, and CI has a quarter of an hour."""
 RATE = 2_000 if EVENTS > 30_000 else 400
 """Messages a second: slow enough for ten exchanges while they come."""
